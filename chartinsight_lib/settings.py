@@ -1,0 +1,79 @@
+"""The one reader of the environment. Called once, at the edge, and handed inward.
+
+Every setting is a variable `CHARTINSIGHT_<NAME>`, of the process or of the file `.env` in the project; `DATABASE_URL` is
+the one exception, because hosts and containers set it by that name. A variable with our prefix that is no setting is an
+error: a misspelt setting must not pass in silence.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+from dotenv import dotenv_values
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chartinsight_lib.clock import Clock, clock_from
+from chartinsight_lib.errors import ConfigError
+
+PREFIX = "CHARTINSIGHT_"
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """What a user may choose. Paths are absolute after reading."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=lambda: user_data_path("chartinsight"), description="the data directory")
+    project: Path = Field(default=PROJECT, description="the checkout: notebooks/ and pipelines/ lie in it")
+    runs_dir: Path | None = Field(default=None, description="executed notebooks; default: runs/ in the project")
+    database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
+    radar_token: SecretStr | None = Field(
+        default=None, description="the dashboard's token; default: a new one each start"
+    )
+    source: str = Field(default="sample", description="where `up` gets its data: sample, or files:PATH[,PATH…]")
+    market: str | None = Field(default=None, description="the market the radar shows; default: the one collected last")
+    now: str | None = Field(default=None, description="fixes the clock, ISO 8601 with an offset")
+    run_id: UUID | None = Field(default=None, description="set by the runner for the notebook it runs")
+
+    @field_validator("home", "project", "runs_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        try:
+            return path.expanduser().resolve() if path else path
+        except RuntimeError as error:  # of expanduser; pydantic wants the other
+            raise ValueError(f"{path}: there is no such user") from error
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Read the process's environment and the project's `.env`; raise ConfigError for what is misspelt or ill-typed."""
+        known = {PREFIX + name.upper() for name in cls.model_fields if name != "database_url"}
+        file = PROJECT / ".env"
+        for name in sorted({*os.environ, *dotenv_values(file)}):
+            if name.startswith(PREFIX) and name not in known:
+                hint = difflib.get_close_matches(name, known, n=1)
+                raise ConfigError(
+                    f"environment: {name} is no setting. "
+                    + (f"Did you mean {hint[0]}?" if hint else f"Known are {', '.join(sorted(known))}, DATABASE_URL.")
+                )
+        try:
+            return cls(_env_file=file, _env_file_encoding="utf-8")  # type: ignore[call-arg]
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            name = str(first["loc"][0])
+            name = name if name.isupper() else PREFIX + name.upper()
+            raise ConfigError(f"environment: {name}: {first['msg']}.") from None  # the cause would print the value
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the executed notebooks."""
+        return self.runs_dir or self.project / "runs"
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of this process."""
+        return clock_from(self.now)

@@ -1,0 +1,87 @@
+"""Fixtures for every test: a PostgreSQL of its own, started as the product starts it and stopped at the end."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+from sqlalchemy import Connection, Engine
+
+from chartinsight_lib.db.engine import Database, open_database
+from chartinsight_lib.db.migrate import upgrade
+from chartinsight_lib.db.roles import Role
+from chartinsight_lib.settings import PREFIX, PROJECT, Settings
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real market data beside the checkout; a test that asks for it is skipped where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real market data in {folder}, which are not redistributed")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_user() -> Iterator[None]:
+    """Nobody's environment decides a test, and no test writes into a database of somebody's."""
+    if "DATABASE_URL" in dotenv_values(PROJECT / ".env"):
+        pytest.exit(f"{PROJECT / '.env'} sets DATABASE_URL, and the tests would write there. Move it away first.", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(PREFIX) or name == "DATABASE_URL"]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture
+def empty_home() -> Iterator[Path]:
+    """A new data directory that the server's user can reach, also where the tests run as root."""
+    home = Path(tempfile.mkdtemp(prefix="chartinsight-test-"))
+    home.chmod(0o755)
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Iterator[Settings]:
+    """Settings with a data directory of the test session's own."""
+    home = Path(tempfile.mkdtemp(prefix="chartinsight-test-"))
+    home.chmod(0o755)
+    yield Settings(home=home, runs_dir=home / "runs", _env_file=None)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def database(settings: Settings) -> Iterator[Database]:
+    """The session's PostgreSQL, migrated. Tests that commit use `loader`, which empties it."""
+    with open_database(settings) as found:
+        upgrade(found)
+        yield found
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Connection]:
+    """A connection as the loader, in a transaction that is rolled back."""
+    engine = database.engine(Role.LOADER)
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield connection
+        transaction.rollback()
+    engine.dispose()
+
+
+@pytest.fixture
+def loader(database: Database) -> Iterator[Engine]:
+    """An engine as the loader; what a test commits is emptied again after it."""
+    engine = database.engine(Role.LOADER)
+    yield engine
+    engine.dispose()
+    owner = database.engine(Role.OWNER)
+    with owner.begin() as connection:
+        connection.exec_driver_sql(
+            "TRUNCATE live.instruments, live.candles, live.factors, ops.runs, ops.run_items, ops.gaps, ops.quarantine, "
+            "radar.snapshot RESTART IDENTITY"
+        )
+    owner.dispose()
