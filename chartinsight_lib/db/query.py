@@ -1,0 +1,306 @@
+"""Tables -> frames and arrays. Ranges are half-open, columns named, order stated; read as `chartinsight_reader`."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from psycopg2 import extensions
+from sqlalchemy import Connection, text
+
+from chartinsight_lib.db.copy import copy_out, from_wire_time
+from chartinsight_lib.domain import DERIVED, NUMBERS, PRICES, Flag
+from chartinsight_lib.errors import NotFound
+from chartinsight_lib.timeframes import aggregate
+
+BAR = {
+    "ts": "timestamptz", "open": "float8", "high": "float8", "low": "float8", "close": "float8", "volume": "int8",
+    "value": "float8", "flags": "int2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The bars of many instruments in one set of columns, sorted by instrument and time.
+
+    Instrument `ids[k]` owns the rows `bounds[k] : bounds[k + 1]` of every column.
+    """
+
+    ids: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+    ts: pd.DatetimeIndex
+    columns: dict[str, NDArray[np.float64]]
+
+    def rows(self, k: int) -> slice:
+        """The rows of instrument number `k`."""
+        return slice(int(self.bounds[k]), int(self.bounds[k + 1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One row of live.instruments, as far as a chart needs it."""
+
+    id: int
+    market: str
+    code: str
+    name: str
+    currency: str
+
+
+def instrument(conn: Connection, instrument_id: int) -> Instrument:
+    """Return an instrument by its id. Raises NotFound."""
+    row = conn.execute(
+        text("SELECT id, market, code, name, currency FROM live.instruments WHERE id = :id"), {"id": instrument_id}
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"instrument {instrument_id}: there is none with this id.")
+    return Instrument(*row)
+
+
+def find_instrument(conn: Connection, code: str, market: str | None = None) -> Instrument:
+    """Return an instrument by its code. Raises NotFound, also when two markets know the code and none was named."""
+    rows = conn.execute(
+        text(
+            "SELECT id, market, code, name, currency FROM live.instruments "
+            "WHERE code = :code AND market = COALESCE(:market, market) ORDER BY market"
+        ),
+        {"code": code, "market": market},
+    ).all()
+    if len(rows) == 1:
+        return Instrument(*rows[0])
+    if rows:
+        raise NotFound(f"{code}: known in the markets {', '.join(row.market for row in rows)}. Name one of them.")
+    raise NotFound(
+        f"{code}: no such instrument{f' in {market}' if market else ''}. `api.radar` and live.instruments list them."
+    )
+
+
+def candles(conn: Connection, instrument_id: int, timeframe: str = "1d", *, as_of: date | None = None) -> pd.DataFrame:
+    """Return one instrument's bars, splits undone, in any timeframe that is stored or can be derived.
+
+    Args:
+        as_of: the last trading date to know of, bars and splits; None: everything held.
+    Returns:
+        index `ts` (UTC, ascending, unique); open, high, low, close in the currency; volume in shares; value in the
+        currency, NaN where the source gives none; flags (domain.Flag). Empty when nothing is held.
+    Raises:
+        NotFound: the timeframe is unknown.
+    """
+    base = DERIVED.get(timeframe, timeframe)
+    held = copy_out(
+        _cursor(conn),
+        """
+        SELECT ts, open, high, low, close, volume, COALESCE(value, 'NaN') AS value, flags
+        FROM   live.candles
+        WHERE  instrument_id = %(id)s AND timeframe = %(timeframe)s AND ts < %(until)s
+        ORDER  BY ts
+        """,
+        {"id": instrument_id, "timeframe": base, "until": _until(as_of)},
+        BAR,
+    )
+    ts = from_wire_time(held.pop("ts"))
+    _undo_splits(held, ts, _factors(conn, [instrument_id], as_of).get(instrument_id, []), slice(None))
+    frame = pd.DataFrame(held, index=ts.rename("ts"))[[*NUMBERS, "flags"]]
+    return aggregate(frame, timeframe)
+
+
+def panel(
+    conn: Connection, market: str, *, timeframe: str = "1d", as_of: date | None = None, final_only: bool = True
+) -> Panel:
+    """Return the bars of all instruments of a market, splits undone, known at the end of `as_of`; as `candles`."""
+    held = copy_out(
+        _cursor(conn),
+        """
+        SELECT c.instrument_id, c.ts, c.open, c.high, c.low, c.close, c.volume, COALESCE(c.value, 'NaN') AS value, c.flags
+        FROM   live.candles AS c
+        JOIN   live.instruments AS i ON i.id = c.instrument_id
+        WHERE  i.market = %(market)s AND c.timeframe = %(timeframe)s AND c.ts < %(until)s AND (c.flags & %(unwanted)s) = 0
+        ORDER  BY c.instrument_id, c.ts
+        """,
+        {
+            "market": market,
+            "timeframe": timeframe,
+            "until": _until(as_of),
+            "unwanted": int(Flag.PROVISIONAL) if final_only else 0,
+        },
+        {"instrument_id": "int4", **BAR},
+    )
+    ids, first = np.unique(held.pop("instrument_id"), return_index=True)
+    ts = from_wire_time(held.pop("ts"))
+    result = Panel(ids.astype("int64"), np.append(first, len(ts)).astype("int64"), ts, held)
+    factors = _factors(conn, [int(number) for number in ids], as_of)
+    for k, number in enumerate(result.ids):
+        if events := factors.get(int(number)):
+            rows = result.rows(k)
+            _undo_splits(result.columns, ts[rows], events, rows)
+    return result
+
+
+def instruments(conn: Connection, market: str) -> pd.DataFrame:
+    """Return a market's instruments: index instrument_id, sorted; code, name, kind, sector, currency, source."""
+    rows = conn.execute(
+        text(
+            "SELECT id, code, name, kind, sector, currency, source FROM live.instruments WHERE market = :market ORDER BY id"
+        ),
+        {"market": market},
+    ).all()
+    columns = ["instrument_id", "code", "name", "kind", "sector", "currency", "source"]
+    return pd.DataFrame(rows, columns=columns).set_index("instrument_id")
+
+
+def provenance(conn: Connection, instrument_id: int) -> tuple[str, int]:
+    """Return where an instrument's daily bars came from, joined by commas, and how many splits of it are known."""
+    row = conn.execute(
+        text("""
+            SELECT (SELECT string_agg(DISTINCT source, ', ' ORDER BY source) FROM live.candles WHERE instrument_id = :id),
+                   (SELECT count(*) FROM api.factors WHERE instrument_id = :id AND kind = 'split')
+        """),
+        {"id": instrument_id},
+    ).one()
+    return row[0] or "", row[1]
+
+
+def bar_sources(conn: Connection, market: str, timeframe: str, as_of: date) -> pd.Series:
+    """Return {instrument id: source of its last final bar up to `as_of`} as a Series of text."""
+    rows = conn.execute(
+        text("""
+            SELECT i.id, b.source
+            FROM   live.instruments AS i
+            CROSS  JOIN LATERAL (
+                SELECT c.source FROM live.candles AS c
+                WHERE  c.instrument_id = i.id AND c.timeframe = :timeframe AND c.ts < :until
+                AND    (c.flags & :provisional) = 0
+                ORDER  BY c.ts DESC LIMIT 1
+            ) AS b
+            WHERE  i.market = :market
+        """),
+        {"market": market, "timeframe": timeframe, "until": _until(as_of), "provisional": int(Flag.PROVISIONAL)},
+    ).all()
+    return pd.Series({row.id: row.source for row in rows}, dtype="str", name="source")
+
+
+def radar_table(conn: Connection, market: str, timeframe: str = "1d") -> pd.DataFrame:
+    """Return the newest scan of a market: index instrument_id, sorted by code; the columns of radar.snapshot that a page
+    shows, with `trend` and `trend_long` as numbers, and `provisional`: whether an unfinished bar is held after `day`."""
+    rows = conn.execute(
+        text("""
+            SELECT r.instrument_id, r.market, r.code, r.name, r.day, r.close, r.currency, r.change_pct,
+                   r.trend, r.trend_bars AS trend_days, r.trend_long, r.high_52w_pct, r.bars_52w, r.rsi_14 AS rsi14,
+                   r.volume, r.value, r.bars,
+                   EXISTS (SELECT 1 FROM live.candles AS c
+                           WHERE c.instrument_id = r.instrument_id AND c.timeframe = r.timeframe AND c.ts > r.day
+                           AND (c.flags & :provisional) <> 0) AS provisional
+            FROM   api.radar AS r
+            WHERE  r.market = :market AND r.timeframe = :timeframe
+            ORDER  BY r.code
+        """),
+        {"market": market, "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
+    )
+    table = pd.DataFrame(rows.all(), columns=list(rows.keys())).set_index("instrument_id")
+    numbers = ["close", "change_pct", "high_52w_pct", "rsi14", "value"]
+    return table.astype(dict.fromkeys(numbers, "float64"))
+
+
+def health(conn: Connection, market: str, timeframe: str = "1d") -> dict[str, Any]:
+    """Return what is held of a market: source, instruments, last_bar, provisional, simulated; and of its newest scan:
+    as_of, scanned, scanned_at, run_id (None where there is none)."""
+    bars = conn.execute(
+        text("""
+            SELECT string_agg(DISTINCT b.source, ', ' ORDER BY b.source) AS source,
+                   (max(b.ts) AT TIME ZONE 'UTC')::date AS last_bar, count(*) AS instruments,
+                   count(*) FILTER (WHERE (b.flags & :provisional) <> 0) AS provisional,
+                   COALESCE(bool_or(b.source LIKE 'simulat%'), false) AS simulated
+            FROM   live.instruments AS i
+            LEFT   JOIN LATERAL (  -- the newest bar of each, straight from the key
+                SELECT c.ts, c.flags, c.source FROM live.candles AS c
+                WHERE  c.instrument_id = i.id AND c.timeframe = :timeframe ORDER BY c.ts DESC LIMIT 1
+            ) AS b ON true
+            WHERE  i.market = :market
+        """),
+        {"market": market, "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
+    ).one()
+    scanned = conn.execute(
+        text("""
+            SELECT max(as_of) AS as_of, count(*) AS scanned, max(scanned_at) AS scanned_at,
+                   (array_agg(run_id::text ORDER BY scanned_at DESC))[1] AS run_id
+            FROM   api.radar WHERE market = :market AND timeframe = :timeframe
+        """),
+        {"market": market, "timeframe": timeframe},
+    ).one()
+    return {**bars._mapping, **scanned._mapping, "source": bars.source or ""}
+
+
+def last_final_day(conn: Connection, market: str, timeframe: str = "1d") -> date | None:
+    """Return the date of the newest final bar of a market, or None when there is none."""
+    day: date | None = conn.execute(
+        text("""
+            SELECT (max(b.ts) AT TIME ZONE 'UTC')::date
+            FROM   live.instruments AS i
+            CROSS  JOIN LATERAL (
+                SELECT c.ts FROM live.candles AS c
+                WHERE  c.instrument_id = i.id AND c.timeframe = :timeframe AND (c.flags & :provisional) = 0
+                ORDER  BY c.ts DESC LIMIT 1
+            ) AS b
+            WHERE  i.market = :market
+        """),
+        {"market": market, "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
+    ).scalar_one()
+    return day
+
+
+def markets(conn: Connection) -> list[str]:
+    """Return the markets that have instruments, the one collected last first."""
+    rows = conn.execute(
+        text("""
+            SELECT i.market
+            FROM   (SELECT DISTINCT market FROM live.instruments) AS i
+            LEFT   JOIN (SELECT market, max(finished_at) AS at FROM ops.run_items GROUP BY market) AS r USING (market)
+            ORDER  BY r.at DESC NULLS LAST, i.market
+        """)
+    )
+    return list(rows.scalars())
+
+
+def _factors(conn: Connection, ids: list[int], as_of: date | None) -> dict[int, list[tuple[date, float, float]]]:
+    rows = conn.execute(
+        text("""
+            SELECT instrument_id, ex_date, price_factor, volume_factor
+            FROM   api.factors
+            WHERE  instrument_id = ANY(:ids) AND kind = 'split' AND ex_date <= :day
+            ORDER  BY instrument_id, ex_date
+        """),
+        {"ids": ids, "day": as_of or date.max},
+    )
+    found: dict[int, list[tuple[date, float, float]]] = {}
+    for number, ex_date, price, volume in rows:
+        found.setdefault(number, []).append((ex_date, price, volume))
+    return found
+
+
+def _undo_splits(
+    columns: dict[str, NDArray[np.float64]], ts: pd.DatetimeIndex, events: list[tuple[date, float, float]], rows: slice
+) -> None:
+    """Multiply, in place, the bars before each ex-date by its factors, as api.candles does; `ts` are the times of `rows`."""
+    if not events:
+        return
+    price, volume = np.ones(len(ts)), np.ones(len(ts))
+    for ex_date, price_factor, volume_factor in events:
+        before = int(ts.searchsorted(pd.Timestamp(ex_date, tz="UTC")))
+        price[:before] *= price_factor
+        volume[:before] *= volume_factor
+    for name in PRICES:
+        columns[name][rows] *= price
+    columns["volume"][rows] = np.rint(columns["volume"][rows] * volume)
+
+
+def _until(as_of: date | None) -> datetime:
+    """The first moment after `as_of` in the stamps of daily bars."""
+    if as_of is None or as_of.year == date.max.year:
+        return datetime(9999, 12, 31, tzinfo=UTC)
+    return datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC) + timedelta(days=1)
+
+
+def _cursor(conn: Connection) -> extensions.cursor:
+    return conn.connection.cursor()
