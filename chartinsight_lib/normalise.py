@@ -1,0 +1,305 @@
+"""Raw daily records -> candles, gaps and quarantine. Pure: no network, file, clock.
+
+In: frames with the columns code, date, open, high, low, close, volume (`value`, `adj_close`, `row` where known),
+numbers typed or as text. Out: frames of `domain` (CANDLE, GAP), prices in the market's currency, volume in
+shares, a daily bar stamped 00:00 UTC of its trading date. No bar is made up, and no row is lost: each becomes a candle,
+a gap, an exact repeat that is counted, or an entry of the quarantine with the rule it broke.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from chartinsight_lib.domain import CANDLE, GAP, MARKETS, PRICES, Flag
+from chartinsight_lib.errors import ConfigError, SchemaError
+
+QUARANTINE = ["code", "ts", "rule", "action", "row", "payload"]
+"""Columns of a quarantine frame; `action` is `rejected` or `widened`, `payload` the original row as JSON text."""
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Days = NDArray[np.datetime64]
+
+REQUIRED = ["code", "date", *PRICES, "volume"]
+FIRST_DAY, LAST_DAY = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")  # outside, a date is a misreading
+EXACT = 2.0**53  # whole numbers below it are exact as floats
+WIDEST = 0.01  # share of the price by which a range may miss its own open or close
+
+
+@dataclass(frozen=True)
+class Daily:
+    """What became of a portion of daily records.
+
+    candles: columns `domain.CANDLE`, ascending and unique in (code, ts); ts datetime64[us, UTC]; prices and value
+        float64, value NaN when the source has none; volume int64; flags int16 (`domain.Flag`).
+    gaps: columns `domain.GAP`, ascending in (code, ts): days of which the source says that nothing was traded.
+    quarantine: columns QUARANTINE, ascending in `row`; ts is NaT where the date is bad.
+    duplicates: rows that repeat another one exactly.
+    rows: rows of the source = candles + gaps + rejected + duplicates.
+    """
+
+    candles: pd.DataFrame
+    gaps: pd.DataFrame
+    quarantine: pd.DataFrame
+    duplicates: int
+    rows: int
+
+
+class _Rule(NamedTuple):
+    """A name, what it does with the row (`rejected`, `gap`, `widened`), and the rows it holds for."""
+
+    name: str
+    action: str
+    holds: Mask
+
+
+class _Columns(NamedTuple):
+    """Records as arrays, one entry per row; what cannot be read is NaN, NaT or code -1."""
+
+    code: pd.Categorical
+    day: Days
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    value: Floats
+    bad_value: Mask
+
+
+def _rules(row: _Columns, unit: float, today: date) -> list[_Rule]:
+    """Return the rules in order: the first that holds decides over a row; a row of no rule is a candle."""
+    prices = (row.open, row.high, row.low, row.close)
+    zero = (row.open == 0) & (row.high == 0) & (row.low == 0)
+    priced = np.logical_and.reduce([np.isfinite(price) & (price > 0) for price in prices])
+    counted = (row.volume >= 0) & (row.volume < EXACT) & (np.abs(row.volume - np.round(row.volume)) < 1e-6)
+    flat = (row.open == row.high) & (row.high == row.low) & (row.low == row.close)
+    top, bottom = np.maximum(row.open, row.close), np.minimum(row.open, row.close)
+    # Sources that adjust prices truncate them: high can end a little below close, low a little above. That it traded at
+    # open and close is certain, so the range is widened to hold them; by more than this it is no rounding.
+    slack = 1 + 1e-9  # for cents as floats
+    over, over_most = top - row.high, np.maximum(unit, WIDEST * top) * slack
+    under, under_most = row.low - bottom, np.maximum(unit, WIDEST * bottom) * slack
+    return [
+        _Rule("bad_code", "rejected", row.code.codes < 0),
+        _Rule("bad_date", "rejected", np.isnat(row.day)),
+        _Rule("future_date", "rejected", row.day > np.datetime64(today)),
+        _Rule("zero_price_with_volume", "rejected", zero & (row.volume > 0)),
+        # KRX and those who copy it write a halted day as zeros, volume 0 and the last close carried.
+        _Rule("halted", "gap", zero & (row.volume == 0) & np.isfinite(row.close) & (row.close > 0)),
+        _Rule("bad_price", "rejected", ~priced),
+        _Rule("bad_volume", "rejected", ~counted),
+        _Rule("bad_value", "rejected", row.bad_value),
+        # All prices the last close and nothing traded: the bar is the source's invention.
+        _Rule("no-trade", "gap", flat & (row.volume == 0)),
+        _Rule("high_below_low", "rejected", row.high < row.low),
+        _Rule("high_below_close", "rejected", over > over_most),
+        _Rule("low_above_close", "rejected", under > under_most),
+        _Rule("high_below_close", "widened", over > 0),
+        _Rule("low_above_close", "widened", under > 0),
+    ]
+
+
+CONTRADICTION = "contradiction"
+"""The rule of rows that say different things about the same code and day: which is right cannot be known."""
+
+
+def daily(records: pd.DataFrame, *, market: str, today: date, provisional_from: date | None) -> Daily:
+    """Turn raw daily records, in any order, into candles, gaps and quarantine; none gives empty frames.
+
+    Args:
+        records: (rows) the columns code, date, open, high, low, close, volume; value in currency and `row`, the
+            source's own number of the row (else counted from 1), if there are any. Dates typed, or text or integers
+            like 2024-08-05 and 20240805; numbers typed, or text such as "2,650,000".
+        market: code of the market, a key of `domain.MARKETS`.
+        today: the date in the market's zone; a later one is rejected.
+        provisional_from: candles of this trading date and later are flagged provisional; None: none is.
+    Raises:
+        ConfigError: there is no such market.
+        SchemaError: a column is missing, or the books do not balance (a fault of this module).
+    """
+    if market not in MARKETS:
+        raise ConfigError(f"normalise: there is no market {market!r}. Choose one of {', '.join(MARKETS)}.")
+    require(records, REQUIRED)
+    row = _columns(records, market)
+    numbers = _whole(records["row"]) if "row" in records else np.arange(1, len(records) + 1)
+
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is caught by a rule
+        rules = _rules(row, MARKETS[market].unit, today)
+    verdict = np.select([rule.holds for rule in rules], range(len(rules)), default=-1).astype(np.int8)
+    action = np.array([rule.action for rule in rules] + ["kept"])[verdict]  # -1 is the last
+    order, repeats, contradicting = _kept(row, action != "rejected")
+    action[contradicting] = "rejected"
+    name = np.array([rule.name for rule in rules] + [""], dtype=object)[verdict]
+    name[contradicting] = CONTRADICTION
+
+    bars, holes = order[np.isin(action[order], ("kept", "widened"))], order[action[order] == "gap"]
+    shown = np.flatnonzero(action == "rejected")
+    shown = np.union1d(shown, bars[action[bars] == "widened"])
+    shown = shown[np.argsort(numbers[shown], kind="stable")]
+    ledger = {
+        "code": _texts(row.code, shown),
+        "ts": _stamps(row.day[shown]),
+        "rule": pd.Series(name[shown], dtype="str"),
+        "action": pd.Series(action[shown], dtype="str"),
+        "row": numbers[shown].astype(np.int64),
+        "payload": pd.Series(_payloads(records, shown), dtype="str"),
+    }
+    gaps = {"code": _texts(row.code, holes), "ts": _stamps(row.day[holes]), "kind": pd.Series(name[holes], dtype="str")}
+    result = Daily(
+        _candles(row, bars, action == "widened", provisional_from),
+        pd.DataFrame(gaps)[GAP],
+        pd.DataFrame(ledger)[QUARANTINE],
+        repeats,
+        len(records),
+    )
+    _balance(result)
+    return result
+
+
+def _columns(records: pd.DataFrame, market: str) -> _Columns:
+    numbers = {name: read_numbers(records[name]) for name in (*PRICES, "volume")}
+    value, bad_value = _values(records)
+    code, day = read_codes(records["code"], market), read_days(records["date"])
+    return _Columns(code=code, day=day, **numbers, value=value, bad_value=bad_value)
+
+
+def require(records: pd.DataFrame, columns: list[str]) -> None:
+    if missing := [name for name in columns if name not in records]:
+        raise SchemaError(
+            f"normalise: the records lack {', '.join(missing)}; found are {', '.join(map(str, records.columns))}. "
+            "The source has to name its columns as we do."
+        )
+
+
+def _balance(result: Daily) -> None:
+    rejected = int((result.quarantine["action"] == "rejected").sum())
+    found = len(result.candles) + len(result.gaps) + rejected + result.duplicates
+    if found != result.rows:
+        raise SchemaError(
+            f"normalise: {result.rows} rows came in and {found} are accounted for ({len(result.candles)} candles, "
+            f"{len(result.gaps)} gaps, {rejected} rejected, {result.duplicates} duplicates). Nothing of this portion "
+            "may be stored; report it as a fault of the program."
+        )
+
+
+def _kept(row: _Columns, alive: Mask) -> tuple[NDArray[np.intp], int, NDArray[np.intp]]:
+    """Return one row per (code, day) of those alive, in that order; how many repeat one exactly; which contradict."""
+    rows = np.flatnonzero(alive)
+    days = row.day[rows].astype("datetime64[D]").astype(np.int64)
+    key = row.code.codes[rows].astype(np.int64) * 1_000_000 + days  # days since 1970: less than 100 000 in size
+    if not np.all(key[1:] > key[:-1]):
+        by_key = np.argsort(key, kind="stable")
+        rows, key = rows[by_key], key[by_key]
+    first = np.append(True, key[1:] != key[:-1])[: len(key)]
+    if first.all():
+        return rows, 0, rows[:0]
+    group = np.cumsum(first) - 1
+    leader = rows[first][group]
+    differs = np.zeros(len(rows), dtype=bool)
+    for number in (row.open, row.high, row.low, row.close, row.volume, row.value):
+        mine, its = number[rows], number[leader]
+        differs |= (mine != its) & ~(np.isnan(mine) & np.isnan(its))
+    torn = (np.bincount(group, weights=differs) > 0)[group]
+    return rows[first & ~torn], int((~first & ~torn).sum()), rows[torn]
+
+
+def _candles(row: _Columns, bars: NDArray[np.intp], widened: Mask, provisional_from: date | None) -> pd.DataFrame:
+    opened, close = row.open[bars], row.close[bars]
+    flags = np.where(widened[bars], int(Flag.WIDENED), 0).astype(np.int16)
+    if provisional_from is not None:
+        flags[row.day[bars] >= np.datetime64(provisional_from)] |= int(Flag.PROVISIONAL)
+    frame = {
+        "code": _texts(row.code, bars),
+        "ts": _stamps(row.day[bars]),
+        "open": opened,
+        # For a bar that is not widened these change nothing.
+        "high": np.maximum(row.high[bars], np.maximum(opened, close)),
+        "low": np.minimum(row.low[bars], np.minimum(opened, close)),
+        "close": close,
+        "volume": np.round(row.volume[bars]).astype(np.int64),
+        "value": row.value[bars],
+        "flags": flags,
+    }
+    return pd.DataFrame(frame, copy=False)[CANDLE]
+
+
+def read_codes(column: pd.Series, market: str) -> pd.Categorical:
+    """Return codes as categorical text, ascending; what is no code is missing. A number is none: its zeros are lost."""
+    coded = pd.Categorical(column)
+    words = pd.Series([word.strip() if isinstance(word, str) else "" for word in coded.categories], dtype="str")
+    good = words.str.fullmatch(r"\S{1,20}")
+    if market == "KRX":
+        good &= ~words.str.fullmatch(r"\d{1,5}")
+    places, codes = pd.factorize(words.where(good), sort=True)
+    return pd.Categorical.from_codes(np.append(places, -1)[coded.codes], pd.Index(codes, dtype="str"))
+
+
+def read_days(column: pd.Series) -> Days:
+    """Return trading dates as datetime64[D]; NaT for what is none. A stamp with a zone names the day in its zone."""
+    if not pd.api.types.is_datetime64_any_dtype(column):
+        places, found = pd.factorize(column)
+        words = pd.Series([str(word).strip() for word in found], dtype="str")
+        parts = words.str.extract(
+            r"^(\d{4})([-/.]?)(\d\d)\2(\d\d)(?:[ T]00:00(?::00(?:\.0+)?)?(?:Z|[+-]\d\d:?\d\d)?)?$"
+        )
+        column = pd.to_datetime(parts[0] + parts[2] + parts[3], format="%Y%m%d", errors="coerce")
+        column = pd.concat([column, pd.Series([pd.NaT])], ignore_index=True).astype("datetime64[s]")
+        stamps = column.to_numpy()[places]  # a missing date has place -1
+    else:
+        stamps = column.dt.tz_localize(None).to_numpy()
+    days = stamps.astype("datetime64[D]")
+    known = (days == stamps) & (days >= FIRST_DAY) & (days < LAST_DAY)
+    return np.where(known, days, np.datetime64("NaT", "D"))
+
+
+def read_numbers(column: pd.Series) -> Floats:
+    """Return numbers as float64; NaN for what is none. A comma is one only between groups of three digits."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    text = column.astype(object).map(lambda word: str(word).strip()).astype("str")
+    grouped = text.str.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", na=False)
+    text = text.where(~grouped, text.str.replace(",", ""))
+    return np.asarray(pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _values(records: pd.DataFrame) -> tuple[Floats, Mask]:
+    """Return traded values, NaN where the source has none, and the rows whose value is there and is no value."""
+    if "value" not in records:
+        return np.full(len(records), np.nan), np.zeros(len(records), dtype=bool)
+    column = records["value"]
+    values = read_numbers(column)
+    absent = column.isna().to_numpy() | column.astype("str").isin(["", "-", "nan"]).to_numpy()
+    return values, ~absent & ~(np.isfinite(values) & (values >= 0))
+
+
+def _whole(column: pd.Series) -> NDArray[np.int64]:
+    return np.asarray(column.to_numpy(dtype=np.int64))
+
+
+def _texts(codes: pd.Categorical, rows: NDArray[np.intp]) -> pd.Series:
+    return pd.Series(codes[rows]).astype("str")
+
+
+def _stamps(days: Days) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(days.astype("datetime64[us]")).tz_localize("UTC")
+
+
+def _payloads(records: pd.DataFrame, rows: NDArray[np.intp]) -> list[str]:
+    """Return the original rows as JSON text, missing values as null."""
+    original = records.iloc[rows].drop(columns="row", errors="ignore")
+    original = original.astype(object).where(original.notna(), None)
+    return [json.dumps(record, ensure_ascii=False, default=_plain) for record in original.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.isoformat()[:10] if isinstance(value, date) else str(value)
