@@ -1,0 +1,1 @@
+"""Pure calculations on arrays: no database, network, file or clock."""
