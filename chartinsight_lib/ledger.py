@@ -1,0 +1,146 @@
+"""The record of runs: what was executed, with which parameters, what it did to each item, and how it ended.
+
+A running run holds an advisory lock of the database. A record that says `running` while its lock is free belongs to a process
+that died; `reap` says so.
+"""
+
+import getpass
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Engine, text
+
+from chartinsight_lib.clock import Clock
+
+ROWS = (
+    "read", "inserted", "updated", "unchanged", "refused", "duplicates", "rejected", "halted", "no-trade",
+    "of which provisional", "of which widened",
+)  # fmt: skip
+"""What the counts of an item's rows are called, in the order in which a person reads them."""
+
+
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def rows_text(rows: Mapping[str, int]) -> str:
+    """Write counts for a person, those of zero left out."""
+    order = {name: place for place, name in enumerate(ROWS)}
+    known = sorted(rows.items(), key=lambda pair: order.get(pair[0], len(order)))
+    return ", ".join(f"{count:,} {name}" for name, count in known if count)
+
+
+def begin(conn: Connection, *, run_id: UUID, job: str, parameters: Mapping[str, Any], clock: Clock) -> None:
+    """Record that a run starts, and lock it for as long as `conn` stays connected."""
+    conn.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _key(run_id)})
+    conn.execute(
+        text("""
+            INSERT INTO ops.runs (run_id, job, parameters, state, started_at, code_version, host)
+            VALUES (:run_id, :job, :parameters, 'running', :now, :version, :host)
+        """),
+        {
+            "run_id": run_id,
+            "job": job,
+            "parameters": json.dumps(dict(parameters), default=str),
+            "now": clock(),
+            "version": version("chartinsight-studio"),
+            "host": f"{getpass.getuser()}@{platform.node()}",
+        },
+    )
+
+
+def finish(
+    conn: Connection, run_id: UUID, *, state: str, clock: Clock, output: str | None = None, error: str | None = None
+) -> dict[str, int]:
+    """Record how a run ended (`succeeded` or `failed`) and free its lock; return the sums over its items' rows."""
+    rows = conn.execute(
+        text("""
+            UPDATE ops.runs
+            SET    state = :state, finished_at = :now, output_path = :output, error = :error,
+                   rows = (SELECT jsonb_object_agg(kind, total) FROM (
+                              SELECT r.key AS kind, sum(r.value::bigint) AS total
+                              FROM   ops.run_items AS i, jsonb_each_text(i.rows) AS r
+                              WHERE  i.run_id = :run_id GROUP BY r.key) AS sums)
+            WHERE  run_id = :run_id
+            RETURNING rows
+        """),
+        {"run_id": run_id, "state": state, "now": clock(), "output": output, "error": error},
+    ).scalar_one()
+    conn.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _key(run_id)})
+    return dict(rows or {})
+
+
+def record_item(
+    conn: Connection,
+    run_id: UUID,
+    item: str,
+    *,
+    rows: Mapping[str, int],
+    clock: Clock,
+    market: str | None = None,
+    error: str | None = None,
+) -> None:
+    """Record one item's outcome, in the transaction that stores its rows; `market` where the item is of one."""
+    conn.execute(
+        text("""
+            INSERT INTO ops.run_items (run_id, item, market, state, rows, error, finished_at)
+            VALUES (:run_id, :item, :market, :state, :rows, :error, :now)
+            ON CONFLICT (run_id, item) DO UPDATE
+            SET state = excluded.state, rows = excluded.rows, error = excluded.error, finished_at = excluded.finished_at
+        """),
+        {
+            "run_id": run_id,
+            "item": item,
+            "market": market,
+            "state": "failed" if error else "done",
+            "rows": json.dumps(dict(rows)),
+            "error": error,
+            "now": clock(),
+        },
+    )
+
+
+def reap(conn: Connection, clock: Clock) -> list[UUID]:
+    """Mark runs whose process died as `lost`; return them."""
+    lost: list[UUID] = []
+    for run_id in conn.execute(text("SELECT run_id FROM ops.runs WHERE state = 'running'")).scalars().all():
+        if conn.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _key(run_id)}).scalar_one():
+            found = conn.execute(
+                text("""
+                    UPDATE ops.runs SET state = 'lost', finished_at = :now, error = 'its process died'
+                    WHERE  run_id = :run_id AND state = 'running'  -- it may have ended since it was listed
+                    RETURNING run_id
+                """),
+                {"run_id": run_id, "now": clock()},
+            )
+            lost += found.scalars()
+    return lost
+
+
+@contextmanager
+def notebook_run(
+    engine: Engine, run_id: UUID | None, *, job: str, clock: Clock, parameters: Mapping[str, Any] = NONE
+) -> Iterator[UUID]:
+    """Give the run that a notebook's writes belong to: the runner's, or a new one when a person executes the cells."""
+    if run_id is not None:
+        yield run_id
+        return
+    own = uuid4()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        begin(conn, run_id=own, job=job, parameters=parameters, clock=clock)
+        try:
+            yield own
+        except BaseException as error:
+            finish(conn, own, state="failed", clock=clock, error=f"{type(error).__name__}: {error}")
+            raise
+        finish(conn, own, state="succeeded", clock=clock)
+
+
+def _key(run_id: UUID) -> int:
+    """An advisory lock's number: the run id's first 63 bits."""
+    return run_id.int >> 65
