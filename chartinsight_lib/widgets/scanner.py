@@ -1,0 +1,162 @@
+"""The table of all instruments: sorted, searched and walked through in the browser; the kernel hears what was chosen.
+
+A grid of our own, on anywidget, which plotly brings to the page anyway: it draws only the rows in view, sorts at a click
+on a header, moves the choice with the arrow keys, and is real text that a browser can search and read aloud.
+"""
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import pandas as pd
+import traitlets
+
+from chartinsight_lib.chart_axes import change_text, price_text, value_text
+
+TREND_SIGNS = {"up": 1, "sideways": 0, "down": -1}
+TREND_MARKS = {"up": "▲", "sideways": "–", "down": "▼"}
+YEAR_BARS = 240
+"""Fewer bars than this are no year: the distance to the high of 52 weeks is marked."""
+
+_HERE = Path(__file__).parent
+
+
+def _column(
+    key: str, label: str, width: str, title: str, *, kind: str = "number", tone: str | None = None
+) -> dict[str, Any]:
+    return {"key": key, "label": label, "width": width, "title": title, "kind": kind, "tone": tone}
+
+
+COLUMNS = [
+    _column("code", "Code", "54px", "Code", kind="text"),
+    _column("name", "Name", "minmax(60px,1fr)", "Name", kind="text"),
+    _column("close", "Close", "72px", "Close of the last final bar"),
+    _column("change_pct", "Chg %", "54px", "Change against the bar before, %", tone="change_pct"),
+    _column("trend", "Trend", "46px", "Trend of the swings, and the bars it has lasted", tone="trend"),
+    _column("trend_long", "Long", "34px", "Trend of the wide swings", tone="trend_long"),
+    _column("high_52w_pct", "52w %", "50px", "Distance of the close to the high of 52 weeks, %"),
+    _column("rsi14", "RSI", "30px", "Relative strength index over 14 bars"),
+]
+VALUE = _column("value", "Value", "60px", "Traded value of the last final bar, in its currency")
+VOLUME = _column("volume", "Volume", "84px", "Shares traded on the last final bar")
+
+
+class Scanner(anywidget.AnyWidget):
+    """Shows a radar table; `selected` is the chosen instrument_id, or None."""
+
+    _esm = _HERE / "scanner.js"
+    _css = _HERE / "style.css"
+
+    table = traitlets.Dict().tag(sync=True)
+    sort_by = traitlets.Unicode("code").tag(sync=True)
+    habit = traitlets.Unicode("west").tag(sync=True)
+    selected = traitlets.Int(None, allow_none=True).tag(sync=True)
+
+    def __init__(self) -> None:
+        # What may be chosen is kept here, not read back from a trait: the page can set any trait to anything.
+        self._ids: frozenset[int] = frozenset()
+        self._look: list[Callable[[], None]] = []
+        super().__init__(table=table_values(pd.DataFrame()))
+        self.on_msg(self._hear)
+
+    def show(self, rows: pd.DataFrame) -> None:
+        """Show a radar table; the choice stays where it is, or goes to the most traded instrument."""
+        values = table_values(rows)
+        ids = values["rows"]["id"]
+        self._ids = frozenset(ids)
+        sort_by = next((column["key"] for column in values["columns"] if column["key"] in {"value", "volume"}), "code")
+        with self.hold_sync():
+            self.habit = "east" if len(rows) and (rows["market"] == "KRX").all() else "west"
+            self.sort_by = sort_by
+            self.table = values
+            if self.selected not in self._ids:
+                traded = values["rows"]["sort"][sort_by]
+                best = max(range(len(ids)), key=lambda i: (traded[i] is not None, traded[i], -i), default=None)
+                self.selected = None if best is None else ids[best]
+
+    def on_look(self, call: Callable[[], None]) -> None:
+        """Have `call` called when a page opens, and every minute while one is looked at."""
+        self._look.append(call)
+
+    @traitlets.validate("selected")
+    def _known(self, proposal: dict[str, Any]) -> int | None:
+        chosen: int | None = proposal["value"]
+        if chosen is not None and chosen not in self._ids:
+            raise traitlets.TraitError(f"scanner: {chosen} is no instrument of the table.")
+        return chosen
+
+    def _hear(self, _: Any, content: Any, __: Any) -> None:
+        if isinstance(content, dict) and content.get("kind") == "look":
+            for call in self._look:
+                call()
+
+
+def table_values(rows: pd.DataFrame) -> dict[str, Any]:
+    """Turn a radar table into what the page draws: columns, texts, sort keys and hints, in the order of the codes.
+
+    Texts are made here, so that a number reads the same in the table and in the chart.
+    """
+    valued = "value" in rows and rows["value"].notna().any()
+    columns = [*COLUMNS, VALUE if valued else VOLUME]
+    if rows.empty:
+        nothing: dict[str, list[Any]] = {column["key"]: [] for column in columns}
+        return {"columns": columns, "rows": {"id": [], "search": [], "text": nothing, "sort": nothing, "hints": {}}}
+    rows = rows.sort_values("code")
+    currency = rows["currency"].tolist()
+    names, codes = rows["name"].astype(str).tolist(), rows["code"].astype(str).tolist()
+    days = _floats(rows, "trend_days")
+    text: dict[str, list[str]] = {
+        "code": codes,
+        # A source without names lets the code stand for one: it need not be read twice.
+        "name": ["" if name == code else name for code, name in zip(codes, names, strict=True)],
+        "close": [price_text(x, c) for x, c in zip(_floats(rows, "close"), currency, strict=True)],
+        "change_pct": [change_text(x).removesuffix("%") for x in _floats(rows, "change_pct")],
+        "trend": [
+            f"{_mark(word)} {n:.0f}" if np.isfinite(n) else _mark(word)
+            for word, n in zip(rows["trend"], days, strict=True)
+        ],
+        "trend_long": [_mark(word) for word in rows["trend_long"]],
+        "high_52w_pct": [f"{x:.1f}" if np.isfinite(x) else "–" for x in _floats(rows, "high_52w_pct")],
+        "rsi14": [f"{x:.0f}" if np.isfinite(x) else "–" for x in _floats(rows, "rsi14")],
+        "value": [value_text(x, c) for x, c in zip(_floats(rows, "value"), currency, strict=True)] if valued else [],
+        "volume": [] if valued else [f"{x:,.0f}" if np.isfinite(x) else "–" for x in _floats(rows, "volume")],
+    }
+    sort: dict[str, list[Any]] = {"code": codes, "name": names}
+    for key in ("trend", "trend_long"):
+        sort[key] = [TREND_SIGNS.get(word) for word in rows[key]]
+    for key in ("close", "change_pct", "high_52w_pct", "rsi14", "value" if valued else "volume"):
+        sort[key] = [x if np.isfinite(x) else None for x in _floats(rows, key)]
+    return {
+        "columns": columns,
+        "rows": {
+            "id": [int(i) for i in rows.index],
+            "search": [f"{code} {name}".lower() for code, name in zip(codes, names, strict=True)],
+            "text": text,
+            "sort": sort,
+            "hints": {
+                "name": _hints(rows["provisional"].tolist(), "Its newest bar is unfinished and takes no part here"),
+                "close": {
+                    i: f"Of {day}: it has no final bar since"
+                    for i, day in enumerate(rows["day"])
+                    if day < rows["day"].max()
+                },
+                "high_52w_pct": {
+                    i: f"Over the {n:.0f} bars there are" for i, n in enumerate(rows["bars_52w"]) if n < YEAR_BARS
+                },
+            },
+        },
+    }
+
+
+def _floats(rows: pd.DataFrame, key: str) -> list[float]:
+    return rows[key].to_numpy(dtype=float, na_value=np.nan).tolist()
+
+
+def _mark(word: Hashable) -> str:
+    return TREND_MARKS.get(str(word), "")
+
+
+def _hints(marked: list[Any], hint: str) -> dict[int, str]:
+    return {i: hint for i, on in enumerate(marked) if on}

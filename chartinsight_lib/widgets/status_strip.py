@@ -1,0 +1,63 @@
+"""The line on top of the page: which market, as of when, from where, how much; and, if need be, what is wrong with it."""
+
+from datetime import datetime
+from html import escape
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import ipywidgets
+
+if TYPE_CHECKING:
+    from chartinsight_lib.radar import Status
+
+
+class StatusStrip(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no types
+    """Shows a radar's status; stale or simulated data carry a banner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_class("ci-status")
+
+    def show(self, status: "Status") -> None:
+        """Show a status."""
+        self.value = status_html(status)
+
+    def show_error(self, sentence: str) -> None:
+        """Show that the data cannot be read, in place of what was there."""
+        self.value = f'<div class="ci-strip"><b class="ci-brand">Trading Radar</b></div>{_banner("wrong", sentence)}'
+
+
+def status_html(status: "Status") -> str:
+    """Write a status as HTML; nothing in it is taken for markup."""
+    parts = [("", status.market)] if status.market else []
+    if status.as_of:
+        parts.append(("as of", f"{status.as_of:%Y-%m-%d}"))
+    if status.instruments:
+        parts.append(("instruments", _of(status.scanned, status.instruments)))
+    if status.last_bar and status.last_bar != status.as_of:
+        parts.append(("last bar", f"{status.last_bar:%Y-%m-%d}"))
+    if status.provisional:
+        parts.append(("unfinished bars", f"{status.provisional:,}"))
+    if status.scanned_at:
+        parts.append(("scanned", _local(status.scanned_at, status.zone)))
+    cells = "".join(f"<span>{f'<i>{label}</i>' if label else ''}{escape(value)}</span>" for label, value in parts)
+    source = f'<span class="ci-last"><i>source</i>{escape(status.source)}</span>' if status.source else ""
+    banners = _banner("simulated", "Simulated data: no price on this page is real.") if status.simulated else ""
+    if status.stale:
+        banners += _banner("stale", status.stale)
+    return f'<div class="ci-strip"><b class="ci-brand">Trading Radar</b>{cells}{source}</div>{banners}'
+
+
+def _of(scanned: int, instruments: int) -> str:
+    return f"{instruments:,}" if scanned == instruments else f"{scanned:,} of {instruments:,} scanned"
+
+
+def _local(moment: datetime, zone: str) -> str:
+    return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M %Z}"
+
+
+def _banner(kind: str, sentence: str) -> str:
+    # `a command` in a sentence is set as code; it is escaped first.
+    pieces = escape(sentence).split("`")
+    marked = "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
+    return f'<div class="ci-banner ci-{kind}" role="status">{marked}</div>'
