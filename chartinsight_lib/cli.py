@@ -1,0 +1,251 @@
+"""`chartinsight …`: parses, calls one function, prints. Exit 0: done; 1: something failed, and is named; 2: asked wrongly."""
+
+import functools
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chartinsight_lib import __version__
+from chartinsight_lib.errors import ChartInsightError, ConfigError, NotFound
+from chartinsight_lib.settings import Settings
+
+if TYPE_CHECKING:
+    from chartinsight_lib.studio import Options
+
+
+def _edge(command: Callable[..., None]) -> Callable[..., None]:
+    """Print our own errors as one sentence; let everything else show its trace, because it is a fault of ours."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except (ConfigError, NotFound) as error:
+            click.echo(f"chartinsight: {error}", err=True)
+            sys.exit(2)
+        except ChartInsightError as error:
+            click.echo(f"chartinsight: {error}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; nothing is left running.", err=True)
+            sys.exit(130)
+
+    return run
+
+
+def _pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = dict(value.partition("=")[::2] for value in values)
+    if any("=" not in value for value in values):
+        raise click.BadParameter("expected NAME=VALUE", param=option)
+    return pairs
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """ChartInsight Studio: candles into PostgreSQL by notebooks, and a Trading Radar over them."""
+
+
+def _source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what says where the data come from; the command gets them as one `Options`."""
+
+    @click.option(
+        "--source", help="sample, or files:PATH[,PATH…] (CSV or Parquet).  [default: CHARTINSIGHT_SOURCE, else sample]"
+    )
+    @click.option("--market", help="Market of the files: KRX or US.  [default: from the looks of the codes]")
+    @click.option("--map", "columns", multiple=True, callback=_pairs, metavar="OURS=THEIRS",
+                  help="Name a column, as in close=종가. Repeatable.")  # fmt: skip
+    @click.option("--last-day", type=click.Choice(["provisional", "final"]), default="provisional", show_default=True,
+                  help="May the newest day of the files be unfinished?")  # fmt: skip
+    @functools.wraps(command)
+    def run(
+        *args: Any, source: str | None, market: str | None, columns: dict[str, str], last_day: str, **others: Any
+    ) -> None:
+        from chartinsight_lib.studio import Options
+
+        settings = Settings.from_env()
+        options = Options(_absolute(source or settings.source), market, columns, last_day)
+        command(*args, settings=settings, options=options, **others)
+
+    return run
+
+
+@main.command("up")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the radar on 127.0.0.1.  [default: 8866]")
+@click.option("--once", is_flag=True, help="Run the jobs and end, without the radar.")
+@click.option("--browser/--no-browser", default=True, help="Open the radar in a browser.")
+@_edge
+@_source_options
+def up_command(settings: Settings, options: "Options", port: int | None, once: bool, browser: bool) -> None:
+    """Start everything: database, jobs, radar. Ctrl-C stops all of it. Safe to repeat."""
+    from chartinsight_lib.studio import Standing, open_in_browser, up
+
+    opened = False
+
+    def ready(standing: Standing, note: str) -> None:
+        nonlocal opened
+        click.echo(f"\n  read the data:  {standing.psql}\n  Trading Radar:  {standing.url}")
+        click.echo(f"\nOpen that address. {note}{' ' if note else ''}Ctrl-C here stops everything.\n")
+        if browser and not opened:
+            open_in_browser(standing.url, settings.home)
+        opened = True
+
+    _check_failures(up(settings, replace(options, port=port, once=once), click.echo, ready))
+    click.echo("\ndone. Next: `./studio up` opens the radar; `./studio db shell` opens the database.")
+
+
+@main.command("pipeline")
+@_edge
+@_source_options
+def pipeline_command(settings: Settings, options: "Options") -> None:
+    """Run all jobs once, as `up --once` does, on a database that is migrated already: the login of the loader will do."""
+    from chartinsight_lib.studio import interruptible, prepared, run_pipeline
+
+    market = options.market_code()
+    with interruptible(), prepared(settings, click.echo) as database:
+        failures = run_pipeline(database, settings, options, market, click.echo)
+    _check_failures(failures)
+
+
+def _check_failures(failures: list[str]) -> None:
+    if failures:
+        raise ChartInsightError(f"{len(failures)} job failed; its message stands above.")
+
+
+@main.command("run")
+@click.argument("job")
+@click.option(
+    "-p",
+    "parameters",
+    multiple=True,
+    callback=_pairs,
+    metavar="NAME=VALUE",
+    help="A parameter of the notebook. Repeatable.",
+)
+@_edge
+def run_command(job: str, parameters: dict[str, str]) -> None:
+    """Run one job's notebook and record it. JOB: a name in pipelines/jobs.yaml."""
+    from chartinsight_lib.jobs import find_job
+    from chartinsight_lib.ledger import rows_text
+    from chartinsight_lib.runner import parse_parameters, run_job
+    from chartinsight_lib.studio import prepared
+
+    settings = Settings.from_env()
+    found = find_job(settings.project, job)
+    values = parse_parameters(found.notebook, parameters)
+    with prepared(settings, click.echo) as database:
+        run = run_job(database, settings, found, values)
+        click.echo(f"{job}: {rows_text(run.rows) or 'nothing to count'}\nexecuted copy: {run.output}")
+
+
+@main.command("scan")
+@click.option("--market", default="", help="Default: the one collected last.")
+@click.option(
+    "--as-of", default="", metavar="DATE", help="Trading date. Default: the newest final day, which must be fresh."
+)
+@click.option("--top", default=20, show_default=True, help="Rows to print.")
+@_edge
+def scan_command(market: str, as_of: str, top: int) -> None:
+    """Analyse the whole market, store the snapshot, say how long it took."""
+    from chartinsight_lib import ledger, radar
+    from chartinsight_lib.db.roles import Role
+    from chartinsight_lib.studio import prepared
+
+    settings = Settings.from_env()
+    with prepared(settings, click.echo) as database:
+        engine = database.engine(Role.LOADER)
+        parameters = {"market": market, "as_of": as_of}
+        with ledger.notebook_run(engine, None, job="scan_radar", parameters=parameters, clock=settings.clock) as run_id:
+            found = radar.scan_market(engine, market=market, as_of=as_of, clock=settings.clock, run_id=run_id)
+        engine.dispose()
+    click.echo(found.table(top).to_string(index=False))
+    parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.seconds.items())
+    click.echo(
+        f"\n{len(found.snapshot):,} instruments of {found.market} as of {found.as_of}: {parts}; "
+        f"{found.changes.changed:,} rows changed"
+    )
+
+
+@main.group("db")
+def db_group() -> None:
+    """The database: bring it up to date, say its address, look into it."""
+
+
+@db_group.command("upgrade")
+@_edge
+def db_upgrade_command() -> None:
+    """Make roles and schema, or bring them up to date. With DATABASE_URL: an administrator's address, the first time."""
+    from chartinsight_lib.studio import prepared
+
+    with prepared(Settings.from_env(), click.echo, migrate=True):
+        pass
+
+
+@db_group.command("shell", context_settings={"ignore_unknown_options": True})
+@click.option("--role", type=click.Choice(["reader", "loader", "owner"]), default="reader", show_default=True)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@_edge
+def db_shell_command(role: str, arguments: tuple[str, ...]) -> None:
+    """Open psql on the database; the embedded server runs for as long as it is open. ARGUMENTS go to psql."""
+    from chartinsight_lib.db.engine import open_database
+    from chartinsight_lib.db.layout import find_psql
+    from chartinsight_lib.db.roles import Role
+    from chartinsight_lib.processes import run_interactive
+
+    with open_database(Settings.from_env()) as database:
+        chosen = Role[role.upper()]
+        # The address goes by the environment: a command line is visible to every user of the machine.
+        environment = {**os.environ, **database.psql_environment(chosen)}
+        sys.exit(run_interactive([find_psql(), *arguments], env=environment))
+
+
+@main.command("radar")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Another address than this machine's own is for containers."
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8866, show_default=True)
+@_edge
+def radar_command(host: str, port: int) -> None:
+    """Serve the radar alone, on what is stored. The token: CHARTINSIGHT_RADAR_TOKEN, else a new one each start."""
+    from chartinsight_lib.studio import interruptible, prepared, serve_radar
+
+    settings = Settings.from_env()
+    with (
+        interruptible(),
+        prepared(settings, click.echo, writes=False) as database,
+        serve_radar(database, settings, port=port, market=settings.market, host=host) as dashboard,
+    ):
+        dashboard.wait_ready()
+        click.echo(f"Trading Radar: {dashboard.url}\nCtrl-C stops it.")
+        dashboard.wait()
+
+
+@main.command("lab")
+@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True)
+@_edge
+def lab_command(port: int) -> None:
+    """Open JupyterLab on the project; the database runs for as long as it is open."""
+    from chartinsight_lib.processes import run_interactive
+    from chartinsight_lib.studio import prepared
+
+    settings = Settings.from_env()
+    with prepared(settings, click.echo, writes=False):
+        lab = shutil.which("jupyter", path=str(Path(sys.executable).parent)) or "jupyter"
+        command = [lab, "lab", "--ip=127.0.0.1", f"--port={port}", f"--ServerApp.root_dir={settings.project}"]
+        sys.exit(run_interactive(command, cwd=settings.project))
+
+
+def _absolute(source: str) -> str:
+    """Paths of a files: source are a person's, relative to where they stand; the notebooks run elsewhere."""
+    kind, _, paths = source.partition(":")
+    if kind != "files":
+        return source
+    return "files:" + ",".join(
+        str(Path(path.strip()).expanduser().absolute()) for path in paths.split(",") if path.strip()
+    )

@@ -1,0 +1,241 @@
+"""`up`: the whole road on one machine, from the source to the dashboard, and everything it started stopped again."""
+
+import fcntl
+import html
+import os
+import secrets
+import signal
+import time
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from chartinsight_lib import ledger
+from chartinsight_lib.clients import open_source
+from chartinsight_lib.db import query
+from chartinsight_lib.db.embedded import write_private
+from chartinsight_lib.db.engine import Database, open_database
+from chartinsight_lib.db.migrate import check_schema, upgrade
+from chartinsight_lib.db.roles import Role
+from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed
+from chartinsight_lib.jobs import read_jobs
+from chartinsight_lib.runner import discard_unfinished, run_job
+from chartinsight_lib.settings import Settings
+
+if TYPE_CHECKING:
+    from chartinsight_lib.dashboard import Dashboard
+
+RADAR = Path("notebooks/dashboards/trading_radar.ipynb")
+DEFAULT_PORT = 8866
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `up` may be told."""
+
+    source: str
+    market: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    last_day: str = "provisional"
+    port: int | None = None
+    once: bool = False
+
+    def market_code(self) -> str:
+        """Return the market of the source, which is looked into. Raises ConfigError or SchemaError for a wrong source."""
+        columns = self.columns or None
+        return open_source(self.source, market=self.market, columns=columns, last_day=self.last_day).market
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a person may open while `up` waits: the dashboard's address with its token, and the command that reads data."""
+
+    url: str
+    psql: str
+
+
+def run_pipeline(database: Database, settings: Settings, options: Options, market: str, say: Say) -> list[str]:
+    """Run all jobs in their order on a source of `market`; return the failures after which the road could still go on.
+
+    Raises:
+        ConfigError: a parameter is wrong.
+        RunFailed: a job failed and left nothing to go on with.
+    """
+    told: dict[str, Any] = {"source": options.source, "market": market, "columns": dict(options.columns)}
+    failures: list[str] = []
+    for job in read_jobs(settings.project).values():
+        if job.name == "scan_radar":
+            # A file or the sample is history by nature: its newest day is named, so that the scan does not call it stale.
+            parameters = {"market": market, "as_of": _newest_day(database, market)}
+        else:
+            parameters = told | ({"last_day": options.last_day} if job.name == "collect_daily" else {})
+        started = time.monotonic()
+        try:
+            run = run_job(database, settings, job, parameters)
+        except RunFailed as error:
+            if job.name != "collect_daily" or not _newest_day(database, market):
+                raise
+            failures.append(str(error))
+            say(f"  {job.name:<17} FAILED, going on with what is stored: {error}")
+            continue
+        say(f"  {job.name:<17} {time.monotonic() - started:4.1f} s  {ledger.rows_text(run.rows)}")
+    return failures
+
+
+def _newest_day(database: Database, market: str) -> str:
+    with _reading(database) as conn:
+        day = query.last_final_day(conn, market)
+    return day.isoformat() if day else ""
+
+
+def _scanned(database: Database, market: str) -> str:
+    with _reading(database) as conn:
+        day = query.health(conn, market)["as_of"]
+    return day.isoformat() if day else ""
+
+
+@contextmanager
+def _reading(database: Database) -> Iterator[Connection]:
+    engine = database.engine(Role.READER)
+    try:
+        with engine.connect() as conn:
+            yield conn
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def prepared(settings: Settings, say: Say, *, migrate: bool = False, writes: bool = True) -> Iterator[Database]:
+    """Give a database that is up. The embedded one is migrated, that of DATABASE_URL only on `migrate`, because the login of
+    a job may not; the records of dead runs are closed unless `writes` is off, because the login of a reader may not."""
+    started = time.monotonic()
+    with open_database(settings) as database:
+        version = upgrade(database) if migrate or database.embedded else check_schema(database)
+        lost = _close_lost_runs(database, settings) if writes else 0
+        where = f"embedded, port {database.embedded.port}" if database.embedded else "DATABASE_URL"
+        say(f"  {'database':<17} {time.monotonic() - started:4.1f} s  tradesmart ({where}), schema {version}")
+        if lost:
+            say(f"  {'':<17}         {lost} earlier runs were cut off; their records say so now")
+        yield database
+
+
+def _close_lost_runs(database: Database, settings: Settings) -> int:
+    engine = database.engine(Role.LOADER)
+    with engine.begin() as conn:
+        lost = ledger.reap(conn, settings.clock)
+    engine.dispose()
+    for run_id in lost:
+        discard_unfinished(settings.runs, run_id)
+    return len(lost)
+
+
+def serve_radar(
+    database: Database, settings: Settings, *, port: int, market: str | None, host: str = "127.0.0.1"
+) -> "Dashboard":
+    """Start the Trading Radar on what is stored of `market`; it reads as `chartinsight_reader`. Raises ConfigError."""
+    from chartinsight_lib.dashboard import start_dashboard
+
+    token = settings.radar_token.get_secret_value() if settings.radar_token else secrets.token_urlsafe(24)
+    told = {"CHARTINSIGHT_NOW": settings.now, "CHARTINSIGHT_MARKET": market}
+    return start_dashboard(
+        notebook=settings.project / RADAR,
+        port=port,
+        token=token,
+        database_url=database.url(Role.READER),
+        log=settings.home / "radar.log",
+        extra_env={name: value for name, value in told.items() if value},
+        host=host,
+    )
+
+
+def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing, str], None]) -> list[str]:
+    """Run the pipeline and, with `once`, return the failures gone past; else serve the radar until a signal comes.
+
+    Raises:
+        ConfigError: wrong settings, a taken port, or `up` is running already.
+        ChartInsightError: the radar's server ended by itself.
+        DatabaseError, RunFailed: as their names say.
+    """
+    from chartinsight_lib.dashboard import check_port
+
+    market = options.market_code()  # a wrong source is said before anything starts
+    with ExitStack() as stack:
+        stack.enter_context(_alone(settings.home))
+        stack.enter_context(interruptible())
+        port = options.port if options.port is not None else DEFAULT_PORT
+        if not options.once:
+            check_port("127.0.0.1", port)  # before the database, so that it is said at once
+        database = stack.enter_context(prepared(settings, say, migrate=True))
+        if options.once:
+            return run_pipeline(database, settings, options, market, say)
+        dashboard = stack.enter_context(serve_radar(database, settings, port=port, market=market))
+        # The address of DATABASE_URL holds a password of somebody's; that of the embedded reader is ours to show.
+        psql = f"psql '{database.url(Role.READER)}'" if database.embedded else "./studio db shell"
+        standing = Standing(dashboard.url, psql)
+        shown = _scanned(database, market)
+        if shown:  # what an earlier run stored can be looked at while the jobs run
+            dashboard.wait_ready()
+            ready(standing, f"It shows the scan of {shown} while the jobs run.")
+        failures = run_pipeline(database, settings, options, market, say)
+        dashboard.wait_ready()
+        done = "The jobs are done; reload the page to see what they changed." if shown else ""
+        ready(standing, "A job failed; its message stands above." if failures else done)
+        dashboard.wait()
+        raise ChartInsightError(
+            f"radar: its server ended by itself. See {settings.home / 'radar.log'}, and start again."
+        )
+
+
+def open_in_browser(url: str, home: Path) -> None:
+    """Open an address that holds a token: by a private file, because a command line is visible to everybody."""
+    page = home / "open-radar.html"
+    write_private(page, f'<!doctype html><meta http-equiv="refresh" content="0; url={html.escape(url)}">')
+    webbrowser.open(page.as_uri())
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One `up` per data directory; the lock ends with the process, however it ends."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        opened = (home / "up.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"data directory: {home} cannot be used ({error.strerror}). Set CHARTINSIGHT_HOME to a folder you may write."
+        ) from error
+    with opened as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ConfigError(
+                f"up: it is running already on {home} (process {lock.read().strip() or 'unknown'}). "
+                "Use that one, stop it with Ctrl-C, or set CHARTINSIGHT_HOME to another folder."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make a closed terminal and `kill` end `up` as tidily as Ctrl-C does; under `nohup` a closed terminal does not."""
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, on_signal) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
