@@ -136,7 +136,7 @@ def table_values(rows: pd.DataFrame) -> dict[str, Any]:
             "text": text,
             "sort": sort,
             "hints": {
-                "name": _hints(rows["provisional"].tolist(), "Its newest bar is unfinished and takes no part here"),
+                "code": _hints(rows["provisional"].tolist(), "Its newest bar is unfinished and takes no part here"),
                 "close": {
                     i: f"Of {day}: it has no final bar since"
                     for i, day in enumerate(rows["day"])

@@ -366,7 +366,7 @@ def test_the_table_has_what_the_page_shows(shown):
     values = table_values(table)  # what the widget makes of it reads every column by its name
     assert values["rows"]["id"] == table.index.tolist()
     assert values["rows"]["text"]["close"][1] == "100"
-    assert list(values["rows"]["hints"]["name"]) == [0]
+    assert list(values["rows"]["hints"]["code"]) == [0]
 
 
 def test_an_empty_database_has_a_status_and_a_table(loader):

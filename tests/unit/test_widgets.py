@@ -249,7 +249,7 @@ def test_the_table_is_text_for_people_and_numbers_for_sorting(source: StandIn):
     assert rows["text"]["value"] == ["9,000억", "7.00조", "–"]
     assert rows["search"][1] == "005930 삼성전자"
     assert rows["hints"]["high_52w_pct"] == {2: "Over the 60 bars there are"}
-    assert list(rows["hints"]["name"]) == [1]
+    assert list(rows["hints"]["code"]) == [1]
 
 
 def test_without_values_the_volume_is_shown(source: StandIn):
