@@ -17,10 +17,6 @@ class DatabaseError(ChartInsightError):
     """The database cannot be reached, started or upgraded."""
 
 
-class UpstreamError(ChartInsightError):
-    """A source of data failed or refused."""
-
-
 class SchemaError(ChartInsightError):
     """Data do not have the shape that was promised: a column, a type or a key is wrong."""
 

@@ -207,6 +207,11 @@ class Radar:
             table[name] = table[name].map(TREND_NAMES)
         return table
 
+    def find(self, code: str, market: str | None = None) -> int:
+        """Return the id of an instrument by its code, which `chart` takes. Raises NotFound."""
+        with self._engine.connect() as conn:
+            return query.find_instrument(conn, code, market or self._market).id
+
     def chart(self, instrument_id: int, timeframe: str) -> ChartData:
         """Return everything held of one instrument in one timeframe. Raises NotFound, NotEnoughHistory."""
         with self._engine.connect() as conn:

@@ -393,6 +393,14 @@ def test_the_status_tells_no_bar_from_no_scan(loader):
     assert "No scan has been made yet" in Radar(loader, NEXT_MONDAY).status().stale
 
 
+def test_a_chart_is_found_by_its_code(loader):
+    ids = know(loader, "A", "B")
+    shown = Radar(loader, NEXT_MONDAY)
+    assert shown.find("B") == ids["B"]
+    with pytest.raises(NotFound, match="C: no such instrument"):
+        shown.find("C")
+
+
 def test_a_radar_shows_the_market_it_was_asked_for(shown, loader):
     know(loader, "AAPL", market="US")
     hold(loader, "AAPL", flat(until(LAST, 5)), market="US")
