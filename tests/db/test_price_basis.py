@@ -49,7 +49,7 @@ def ask(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
 def closes(engine: Engine) -> list[float]:
     """The closes of the one instrument, as the library reads them; the view must say the same."""
     with engine.connect() as conn:
-        found = query.candles(conn, 1)["close"].tolist()
+        found = query.candles(conn, query.find_instrument(conn, "005930").id)["close"].tolist()
     assert [row[0] for row in ask(engine, "SELECT close FROM api.candles ORDER BY ts")] == found
     return found
 
