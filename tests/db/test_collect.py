@@ -1,21 +1,20 @@
 """From a source into the tables and the ledger: every row accounted for, twice is once, a failure leaves only its record."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Engine, text
 
 from chartinsight_lib import collect, ledger
 from chartinsight_lib.clients import open_source
@@ -24,7 +23,7 @@ from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import Report, collect_daily, sync_instruments
 from chartinsight_lib.db import store
 from chartinsight_lib.domain import INSTRUMENT, Flag
-from chartinsight_lib.errors import NotFound, RunFailed
+from chartinsight_lib.errors import RunFailed
 
 NOW = datetime(2024, 8, 9, 9, tzinfo=UTC)
 CLOCK = fixed_clock(NOW)
@@ -398,90 +397,7 @@ def test_a_list_that_lacks_an_instrument_keeps_it_as_it_is(loader):
     ]
 
 
-# The ledger.
-
-
-def runs(engine: Engine) -> list[tuple[Any, ...]]:
-    return ask(engine, "SELECT job, state, started_at, finished_at, error, rows FROM api.runs ORDER BY started_at, job")
-
-
-def test_cells_that_a_person_executes_get_a_run_of_their_own(loader):
-    with ledger.notebook_run(loader, None, job="by_hand", clock=CLOCK) as run_id:
-        assert runs(loader) == [("by_hand", "running", NOW, None, None, None)]
-        with loader.begin() as conn:
-            ledger.record_item(conn, run_id, "one", rows={"read": 3, "inserted": 2}, clock=CLOCK)
-            ledger.record_item(conn, run_id, "two", rows={"read": 4}, clock=CLOCK)
-    assert runs(loader) == [("by_hand", "succeeded", NOW, NOW, None, {"read": 7, "inserted": 2})]
-
-
-def test_a_run_that_the_runner_began_is_left_to_the_runner(loader):
-    given_id = uuid4()
-    with ledger.notebook_run(loader, given_id, job="by_runner", clock=CLOCK) as run_id:
-        assert run_id == given_id
-    assert runs(loader) == []
-
-
-@pytest.mark.parametrize("error", [NotFound("no such thing"), KeyboardInterrupt()])
-def test_a_run_that_raises_is_recorded_as_failed_with_its_error(loader, error):
-    with pytest.raises(type(error)), ledger.notebook_run(loader, None, job="by_hand", clock=CLOCK):
-        raise error
-    assert [row[1] for row in runs(loader)] == ["failed"]
-    assert runs(loader)[0][4] == f"{type(error).__name__}: {error}"
-
-
-def begin(conn: Connection, job: str) -> UUID:
-    run_id = uuid4()
-    ledger.begin(conn, run_id=run_id, job=job, parameters={"day": date(2024, 8, 5)}, clock=CLOCK)
-    conn.commit()
-    return run_id
-
-
-def reap(engine: Engine) -> list[UUID]:
-    with engine.begin() as conn:
-        return ledger.reap(conn, fixed_clock(NOW + timedelta(hours=1)))
-
-
-def test_a_run_whose_connection_died_is_lost_and_a_living_one_is_not(loader):
-    with loader.connect() as living, loader.connect() as dying:
-        begin(living, "living")
-        lost = begin(dying, "dying")
-        assert reap(loader) == []
-        dying.invalidate()  # the connection is closed, as when a process is killed
-        assert eventually(lambda: reap(loader) == [lost])  # the server notices within moments
-        assert reap(loader) == []
-        assert [(row[0], row[1]) for row in runs(loader)] == [("dying", "lost"), ("living", "running")]
-        assert runs(loader)[0][3:5] == (NOW + timedelta(hours=1), "its process died")
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def test_a_run_that_ends_while_it_is_looked_at_is_not_called_lost(loader):
-    with loader.connect() as living, loader.connect() as other:
-        run_id = begin(living, "living")
-
-        def end_it(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if "state = 'running'" in statement and statement.lstrip().startswith("SELECT"):
-                ledger.finish(living, run_id, state="succeeded", clock=CLOCK)
-                living.commit()
-
-        event.listen(other, "after_cursor_execute", end_it)
-        assert ledger.reap(other, CLOCK) == []
-        other.commit()
-    assert [row[1] for row in runs(loader)] == ["succeeded"]
-
-
-def test_a_repeated_item_is_one_record_with_the_last_outcome(loader):
-    with ledger.notebook_run(loader, None, job="by_hand", clock=CLOCK) as run_id, loader.begin() as conn:
-        ledger.record_item(conn, run_id, "one", rows={}, clock=CLOCK, error="no")
-        ledger.record_item(conn, run_id, "one", rows={"read": 1}, clock=CLOCK)
-    assert item(loader, run_id, "one") == ("done", {"read": 1}, None)
+# The report.
 
 
 def test_a_report_names_what_failed_and_counts_the_rest():

@@ -1,6 +1,6 @@
 """Charts: ticks, colours, hollow bars, shading and words, each against an answer worked by hand."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -8,57 +8,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from chartinsight_lib.analysis.pivots import Pivots
 from chartinsight_lib.chart_axes import date_ticks, price_range, price_text, value_text, view
 from chartinsight_lib.chart_palette import palette
 from chartinsight_lib.charts import TRACES, candle_chart, chart_parts, trend_spans
+from chartinsight_lib.db.query import Instrument
 from chartinsight_lib.domain import Flag
 from chartinsight_lib.errors import NotEnoughHistory
+from chartinsight_lib.radar import ChartData
 
-
-@dataclass(frozen=True)
-class Instrument:
-    market: str = "KRX"
-    code: str = "005930"
-    name: str = "삼성전자"
-    currency: str = "KRW"
-
-
-@dataclass(frozen=True)
-class Pivots:
-    at: Any
-    known_at: Any
-    price: Any
-    kind: Any
-
-
-@dataclass(frozen=True)
-class Data:
-    instrument: Instrument
-    timeframe: str
-    candles: pd.DataFrame
-    pivots: Pivots
-    trend: Any
-    as_of: date = date(2024, 1, 8)
-    source: str = "KRX"
-    basis: str = "adjusted for splits"
-
+SAMSUNG = Instrument(1, "KRX", "005930", "삼성전자", "KRW")
 
 # Open, high, low, close of five days; the third falls, the last is still forming.
 BARS = [(100, 112, 99, 110), (110, 121, 108, 120), (120, 122, 101, 104), (104, 107, 103, 106), (106, 109, 105, 108)]
 
 
 @pytest.fixture
-def data() -> Data:
+def data() -> ChartData:
     days = pd.DatetimeIndex(["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05", "2024-01-08"], tz="UTC")
     candles = pd.DataFrame(BARS, columns=["open", "high", "low", "close"], index=days, dtype=float)
     candles["volume"] = [10.0, 20.0, 40.0, 30.0, 5.0]
     candles["value"] = [1e8, 2e8, 4e12, np.nan, 5e7]
     candles["flags"] = [0, 0, 0, 0, int(Flag.PROVISIONAL)]
     pivots = Pivots(np.array([0, 2]), np.array([1, 4]), np.array([99.0, 122.0]), np.array([-1, 1]))
-    return Data(Instrument(), "1d", candles, pivots, np.array([0, 1, 1, -1, -1], dtype=np.int8))
+    trend = np.array([0, 1, 1, -1, -1], dtype=np.int8)
+    return ChartData(SAMSUNG, "1d", candles, pivots, trend, date(2024, 1, 8), "KRX", "adjusted for splits")
 
 
-def trace(data: Data, name: str) -> dict[str, Any]:
+def trace(data: ChartData, name: str) -> dict[str, Any]:
     return chart_parts(data)[0][TRACES.index(name)]
 
 
@@ -100,26 +77,26 @@ def test_a_window_without_bars_has_no_ticks(first: int, last: int):
     assert date_ticks(days("2024-01-01", 5), first, last) == ([], [])
 
 
-def test_prices_fill_the_axis_but_for_six_hundredths_on_either_side(data: Data):
+def test_prices_fill_the_axis_but_for_six_hundredths_on_either_side(data: ChartData):
     # Bars 0 to 2 reach from 99 to 122: 23 high, and 1.38 of air.
     assert price_range(data.candles, 0, 2) == pytest.approx((97.62, 123.38))
 
 
-def test_a_window_beyond_the_bars_can_be_looked_at(data: Data):
+def test_a_window_beyond_the_bars_can_be_looked_at(data: ChartData):
     axes = view(data.candles, -50, -20)
     assert axes["yaxis"]["range"] == [0.0, 1.0]
     assert axes["xaxis"]["tickvals"] == []
 
 
-def test_korea_rises_red_and_falls_blue_elsewhere_green_and_red(data: Data):
+def test_korea_rises_red_and_falls_blue_elsewhere_green_and_red(data: ChartData):
     assert palette("KRX").up == palette("US").down
-    korean, western = trace(data, "candles"), trace(replace(data, instrument=Instrument(market="US")), "candles")
+    korean, western = trace(data, "candles"), trace(replace(data, instrument=replace(SAMSUNG, market="US")), "candles")
     assert korean["increasing"]["fillcolor"] == palette("KRX").up == "rgb(213,43,43)"
     assert korean["decreasing"]["fillcolor"] == palette("KRX").down == "rgb(24,96,196)"
     assert western["increasing"]["fillcolor"] == "rgb(12,134,88)"
 
 
-def test_an_unfinished_bar_is_hollow_and_no_other(data: Data):
+def test_an_unfinished_bar_is_hollow_and_no_other(data: ChartData):
     final, unfinished = trace(data, "candles"), trace(data, "unfinished")
     assert final["x"].tolist() == [0, 1, 2, 3]
     assert unfinished["x"].tolist() == [4]
@@ -132,7 +109,7 @@ def test_an_unfinished_bar_is_hollow_and_no_other(data: Data):
     assert volume["line"]["width"].tolist() == [0, 0, 0, 0, 1.2]
 
 
-def test_pivots_stand_at_their_bar_and_point_to_where_they_became_known(data: Data):
+def test_pivots_stand_at_their_bar_and_point_to_where_they_became_known(data: ChartData):
     assert (trace(data, "lows")["x"].tolist(), trace(data, "lows")["y"].tolist()) == ([0], [99.0])
     assert (trace(data, "highs")["x"].tolist(), trace(data, "highs")["y"].tolist()) == ([2], [122.0])
     known = trace(data, "known")
@@ -148,7 +125,7 @@ def test_trends_become_one_span_for_each_stretch():
     assert trend_spans(np.array([], dtype=np.int8)) == []
 
 
-def test_shading_covers_whole_bars_in_the_colour_of_the_trend(data: Data):
+def test_shading_covers_whole_bars_in_the_colour_of_the_trend(data: ChartData):
     shapes = chart_parts(data)[1]["shapes"]
     assert [(s["x0"], s["x1"], s["fillcolor"]) for s in shapes] == [
         (0.5, 2.5, palette("KRX").up_shade),
@@ -156,7 +133,7 @@ def test_shading_covers_whole_bars_in_the_colour_of_the_trend(data: Data):
     ]
 
 
-def test_the_pointer_is_told_date_prices_change_volume_value_and_pivot(data: Data):
+def test_the_pointer_is_told_date_prices_change_volume_value_and_pivot(data: ChartData):
     notes = trace(data, "candles")["customdata"]
     # 104 after 120 is -13.33 %.
     assert notes[2] == (
@@ -167,7 +144,7 @@ def test_the_pointer_is_told_date_prices_change_volume_value_and_pivot(data: Dat
     assert "unfinished" in trace(data, "unfinished")["customdata"][0]
 
 
-def test_the_title_says_who_when_and_from_where_and_takes_no_name_for_markup(data: Data):
+def test_the_title_says_who_when_and_from_where_and_takes_no_name_for_markup(data: ChartData):
     named = replace(data, instrument=replace(data.instrument, name="<b>A&B</b>"))
     text = chart_parts(named)[1]["title"]["text"]
     assert "&lt;b&gt;A&amp;B&lt;/b&gt;" in text
@@ -197,7 +174,7 @@ def test_won_have_no_decimals_and_dollars_two():
     assert (price_text(71400.0, "KRW"), price_text(71.4, "USD"), price_text(np.nan, "USD")) == ("71,400", "71.40", "–")
 
 
-def test_a_figure_comes_out_zoomed_to_its_newest_bars(data: Data):
+def test_a_figure_comes_out_zoomed_to_its_newest_bars(data: ChartData):
     figure = candle_chart(data)
     assert [t.type for t in figure.data] == ["candlestick", "candlestick", "bar", *["scatter"] * 4]
     # Five bars have room for forty: the window begins 35 bars before the first and ends a little after the last.
@@ -205,6 +182,6 @@ def test_a_figure_comes_out_zoomed_to_its_newest_bars(data: Data):
     assert figure.layout.yaxis.range == pytest.approx((97.62, 123.38))
 
 
-def test_no_bar_is_an_error_that_says_what_to_do(data: Data):
+def test_no_bar_is_an_error_that_says_what_to_do(data: ChartData):
     with pytest.raises(NotEnoughHistory, match=r"005930 has no 1d bar\. Collect it first\."):
         chart_parts(replace(data, candles=data.candles.iloc[:0]))

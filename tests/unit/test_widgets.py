@@ -1,6 +1,5 @@
 """The parts of the Trading Radar without a browser: what is chosen is charted, and nonsense from a page is refused."""
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,51 +10,26 @@ import pytest
 from ipywidgets.widgets import widget
 from traitlets import TraitError
 
+from chartinsight_lib.analysis.pivots import Pivots
+from chartinsight_lib.db.query import Instrument
 from chartinsight_lib.errors import NotFound
-from chartinsight_lib.radar import Status
+from chartinsight_lib.radar import ChartData, Status
 from chartinsight_lib.widgets import ChartPanel, TradingRadar
 from chartinsight_lib.widgets.scanner import Scanner, table_values
 from chartinsight_lib.widgets.status_strip import status_html
 
-
-@dataclass(frozen=True)
-class Instrument:
-    market: str
-    code: str
-    name: str
-    currency: str = "KRW"
-
-
-@dataclass(frozen=True)
-class Pivots:
-    at: Any
-    known_at: Any
-    price: Any
-    kind: Any
-
-
-@dataclass(frozen=True)
-class Data:
-    instrument: Instrument
-    timeframe: str
-    candles: pd.DataFrame
-    pivots: Pivots
-    trend: Any
-    as_of: date = date(2024, 3, 8)
-    source: str = "KRX"
-    basis: str = "as the source gave them"
-
-
 NAMES = {7: ("005930", "삼성전자"), 8: ("000660", "SK하이닉스"), 9: ("035720", "<img src=x>")}
 
 
-def bars(instrument_id: int, timeframe: str, n: int = 50) -> Data:
+def bars(instrument_id: int, timeframe: str, n: int = 50) -> ChartData:
     days = pd.bdate_range("2024-01-01", periods=n, tz="UTC")
     level = 100.0 * instrument_id + np.arange(n)
     candles = pd.DataFrame({"open": level, "high": level + 2, "low": level - 2, "close": level + 1}, index=days)
     candles = candles.assign(volume=1.0, value=np.nan, flags=0)
     pivots = Pivots(np.array([3, n - 9]), np.array([5, n - 7]), np.array([1.0, 2.0]), np.array([1, -1]))
-    return Data(Instrument("KRX", *NAMES[instrument_id]), timeframe, candles, pivots, np.zeros(n, dtype=np.int8))
+    instrument = Instrument(instrument_id, "KRX", *NAMES[instrument_id], "KRW")
+    trend = np.zeros(n, dtype=np.int8)
+    return ChartData(instrument, timeframe, candles, pivots, trend, date(2024, 3, 8), "KRX", "as the source gave them")
 
 
 class StandIn:
@@ -96,7 +70,7 @@ class StandIn:
     def table(self) -> pd.DataFrame:
         return self.rows
 
-    def chart(self, instrument_id: int, timeframe: str) -> Data:
+    def chart(self, instrument_id: int, timeframe: str) -> ChartData:
         self.asked.append((instrument_id, timeframe))
         if instrument_id == 8:
             raise NotFound("instrument 8: there is <none> with this id.")
