@@ -5,7 +5,7 @@ record of its failure, and the next one goes on. Everything can be repeated: the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from uuid import UUID
 
 import pandas as pd
@@ -52,12 +52,7 @@ def sync_instruments(engine: Engine, source: BulkSource, *, run_id: UUID, clock:
     listed = source.instruments()
     with engine.begin() as conn:
         changes = store.upsert_instruments(conn, listed, source=source.name, run_id=run_id)
-        rows = {
-            "read": len(listed),
-            "inserted": changes.inserted,
-            "updated": changes.updated,
-            "unchanged": changes.unchanged,
-        }
+        rows = {"read": len(listed), **asdict(changes)}
         ledger.record_item(conn, run_id, source.name, rows=rows, clock=clock, market=source.market)
     return Report("sync_instruments", {source.name: rows})
 
@@ -121,9 +116,7 @@ def _store_daily(
     rejected = daily.quarantine["action"] == "rejected"
     rows = {
         "read": daily.rows,
-        "inserted": changes.inserted,
-        "updated": changes.updated,
-        "unchanged": changes.unchanged,
+        **asdict(changes),
         "refused": len(daily.candles) - len(candles) + len(daily.gaps) - len(gaps),
         "duplicates": daily.duplicates,
         "rejected": int(rejected.sum()),

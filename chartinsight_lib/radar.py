@@ -6,7 +6,7 @@ shown, hollow, and takes no part.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from chartinsight_lib import ledger
 from chartinsight_lib.analysis import indicators
@@ -83,14 +83,14 @@ def scan(engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_i
             )
         day = as_of or newest
         panel = query.panel(conn, market, as_of=day)
+        listed = query.instruments(conn, market)[["code", "name"]].join(query.bar_sources(conn, market, "1d", day))
         read = time.perf_counter()
-        snapshot = _snapshot(panel, query.instruments(conn, market)[["code", "name"]], day)
+        snapshot = _snapshot(panel, listed, day)
         if snapshot.empty:
             raise NotEnoughHistory(
                 f"scan {market}: no final bar is held up to {day}. Choose a later day, or collect further back."
             )
         computed = time.perf_counter()
-        snapshot["source"] = snapshot["instrument_id"].map(query.bar_sources(conn, market, "1d", day))
         stored = snapshot.drop(columns=["code", "name"]).assign(scanned_at=clock(), run_id=str(run_id))
         changes = store.save_snapshot(conn, stored)
     done = time.perf_counter()
@@ -116,10 +116,7 @@ def scan_market(engine: Engine, *, market: str, as_of: str, clock: Clock, run_id
         except ValueError as error:
             raise ConfigError(f"scan: as_of {as_of!r} is no date. Write it as in 2024-08-05.") from error
     result = scan(engine, market=chosen, as_of=day, clock=clock, run_id=run_id)
-    rows = {
-        "read": len(result.snapshot),
-        **{name: getattr(result.changes, name) for name in ("inserted", "updated", "unchanged")},
-    }
+    rows = {"read": len(result.snapshot), **asdict(result.changes)}
     with engine.begin() as conn:
         ledger.record_item(conn, run_id, f"{chosen} {result.as_of}", rows=rows, clock=clock, market=chosen)
     return result
@@ -172,8 +169,8 @@ class Radar:
     def status(self) -> Status:
         """Return what is held and how fresh it is, as of now."""
         with self._engine.connect() as conn:
-            market = self._market or next(iter(query.markets(conn)), None)
-            if market is None:
+            market = self._shown(conn)
+            if not market:
                 return Status(stale="Nothing has been collected yet. Run `./studio up`.")
             held = query.health(conn, market)
             last_final = query.last_final_day(conn, market)
@@ -183,6 +180,10 @@ class Radar:
             )
         stale = self._stale(market, held, last_final)
         return Status(**held, market=market, zone=str(MARKETS[market].zone), stale=stale)
+
+    def _shown(self, conn: Connection) -> str:
+        """The market asked for, else the one collected last; "" where nothing was collected."""
+        return self._market or next(iter(query.markets(conn)), "")
 
     def _stale(self, market: str, held: Mapping[str, Any], last_final: date) -> str | None:
         """Say what is old: the scan, while newer final bars are held, or everything; None when nothing is."""
@@ -201,8 +202,7 @@ class Radar:
     def table(self) -> pd.DataFrame:
         """Return the newest scan, one row per instrument; index instrument_id, sorted by code."""
         with self._engine.connect() as conn:
-            market = self._market or next(iter(query.markets(conn)), "")
-            table = query.radar_table(conn, market)
+            table = query.radar_table(conn, self._shown(conn))
         for name in ("trend", "trend_long"):
             table[name] = table[name].map(TREND_NAMES)
         return table

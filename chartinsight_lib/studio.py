@@ -176,9 +176,7 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
         if options.once:
             return run_pipeline(database, settings, options, market, say)
         dashboard = stack.enter_context(serve_radar(database, settings, port=port, market=market))
-        # The address of DATABASE_URL holds a password of somebody's; that of the embedded reader is ours to show.
-        psql = f"psql '{database.url(Role.READER)}'" if database.embedded else "./studio db shell"
-        standing = Standing(dashboard.url, psql)
+        standing = Standing(dashboard.url, read_command(database))
         shown = _scanned(database, market)
         if shown:  # what an earlier run stored can be looked at while the jobs run
             dashboard.wait_ready()
@@ -191,6 +189,12 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
         raise ChartInsightError(
             f"radar: its server ended by itself. See {settings.home / 'radar.log'}, and start again."
         )
+
+
+def read_command(database: Database) -> str:
+    """Return what a person types to read the data. The address of DATABASE_URL holds a password of somebody's, and is not
+    shown; that of the embedded reader is ours to show."""
+    return f"psql '{database.url(Role.READER)}'" if database.embedded else "./studio db shell"
 
 
 def open_in_browser(url: str, home: Path) -> None:

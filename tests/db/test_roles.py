@@ -22,6 +22,7 @@ from chartinsight_lib.db.migrate import upgrade
 from chartinsight_lib.db.roles import DATABASE, READER_TIMEOUT, Role
 from chartinsight_lib.errors import ConfigError, DatabaseError
 from chartinsight_lib.settings import Settings
+from chartinsight_lib.studio import read_command
 
 SECRET = "hunter2-hunter2"
 INSTRUMENT = (
@@ -366,3 +367,9 @@ def _hides(error: BaseException | None, secret: str) -> None:
     while error is not None:
         assert secret not in str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_the_command_that_reads_shows_our_readers_password_and_nobody_elses(database):
+    assert read_command(database).startswith("psql 'postgresql://chartinsight_reader:")
+    foreign = Database(dict.fromkeys(Role, make_url("postgresql+psycopg2://admin:secret@host/tradesmart")))
+    assert read_command(foreign) == "./studio db shell"
