@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from chartinsight_lib.domain import MARKETS
+
 
 @dataclass(frozen=True, slots=True)
 class Palette:
@@ -27,7 +29,7 @@ DARK_RED, DARK_BLUE, DARK_GREEN = "240,84,84", "84,150,246", "46,184,128"
 def palette(market: str, *, dark: bool = False) -> Palette:
     """Return the colours for a market: Korea's red for rising and blue for falling, elsewhere green and red."""
     red, blue, green = (DARK_RED, DARK_BLUE, DARK_GREEN) if dark else (RED, BLUE, GREEN)
-    up, down = (red, blue) if market == "KRX" else (green, red)
+    up, down = (red, blue) if market in MARKETS and MARKETS[market].korean else (green, red)
     shade = 0.11 if dark else 0.075
     return Palette(
         up=f"rgb({up})",

@@ -37,6 +37,8 @@ class Flag(IntFlag):
     """The close includes the after-market."""
     WIDENED = 4
     """The source's high or low left out its own open or close by a rounding error; the range was widened to hold them."""
+    OFFICIAL_CLOSE = 8
+    """The close is the official one of the regular session, although the bar's other numbers include the after-market."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,18 @@ class Market:
     currency: str
     unit: float
 
+    @property
+    def korean(self) -> bool:
+        """Whether Korea's habits hold: codes of six characters, red for rising."""
+        return self.currency == "KRW"
+
 
 MARKETS = {
     market.code: market
     for market in (
         Market("KRX", ZoneInfo("Asia/Seoul"), "KRW", 1.0),
+        # What the simulator invents or replays lies beside the real market and is never mixed with it.
+        Market("SIM", ZoneInfo("Asia/Seoul"), "KRW", 1.0),
         Market("US", ZoneInfo("America/New_York"), "USD", 0.01),
     )
 }

@@ -31,3 +31,35 @@ class NotFound(ChartInsightError):
 
 class RunFailed(ChartInsightError):
     """A notebook run ended without success; its record and its executed copy say where."""
+
+
+class UpstreamError(ChartInsightError):
+    """A source answered with a refusal, with something else than it promised, or not at all; `code` is the source's own."""
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AuthFailed(UpstreamError):
+    """A source does not take the keys, the token or this machine; trying again changes nothing."""
+
+
+class RateLimited(UpstreamError):
+    """A source's quota is used up, and it stayed so for as long as was allowed to wait."""
+
+
+class RequestRefused(UpstreamError):
+    """A source says that it was asked wrongly; this is a fault of the program."""
+
+
+class TruncatedReply(UpstreamError):
+    """A source stopped in the midst of a history: what there is of it must not pass for the whole."""
+
+
+class Unavailable(UpstreamError):
+    """A source is closed for maintenance, broken, or out of reach; later it may answer."""
+
+
+class UnknownCode(UpstreamError):
+    """A source knows no instrument of this code, or not on this exchange."""

@@ -35,9 +35,25 @@ class Settings(BaseSettings):
     radar_token: SecretStr | None = Field(
         default=None, description="the dashboard's token; default: a new one each start"
     )
-    source: str = Field(default="sample", description="where `up` gets its data: sample, or files:PATH[,PATH…]")
+    source: str = Field(
+        default="simulated", description="where `up` gets its data: simulated, kiwoom, sample, or files:PATH[,PATH…]"
+    )
+    kiwoom_appkey: SecretStr | None = Field(default=None, description="default: the keyring's")
+    kiwoom_secretkey: SecretStr | None = Field(default=None, description="default: the keyring's")
+    kiwoom_url: str = Field(default="https://api.kiwoom.com", description="the API's host; a simulator's when it runs")
+    kiwoom_rate: float | None = Field(
+        default=None, gt=0, description="requests per second and API id; default: 5, on the mock host 1"
+    )
+    kiwoom_total_rate: float | None = Field(
+        default=None, gt=0, description="requests per second over all API ids; default: no such limit"
+    )
+    kiwoom_years: int = Field(default=10, ge=1, le=60, description="how far back daily bars are asked for at first")
+    kiwoom_workers: int = Field(default=4, ge=1, le=32, description="requests under way at a time")
+    watchlist: str = Field(default="", description="codes of which five-minute bars are collected, by commas")
     market: str | None = Field(default=None, description="the market the radar shows; default: the one collected last")
-    now: str | None = Field(default=None, description="fixes the clock, ISO 8601 with an offset")
+    now: str | None = Field(
+        default=None, description="fixes the clock, ISO 8601 with an offset, or @PATH of a simulator's clock"
+    )
     run_id: UUID | None = Field(default=None, description="set by the runner for the notebook it runs")
 
     @field_validator("home", "project", "runs_dir")
@@ -67,6 +83,21 @@ class Settings(BaseSettings):
             name = str(first["loc"][0])
             name = name if name.isupper() else PREFIX + name.upper()
             raise ConfigError(f"environment: {name}: {first['msg']}.") from None  # the cause would print the value
+
+    @property
+    def watched(self) -> list[str]:
+        """The codes of the watchlist."""
+        return [code.strip() for code in self.watchlist.split(",") if code.strip()]
+
+    def for_children(self) -> dict[str, str]:
+        """Return the variables that make another process read the same host, keys and clock as these settings hold."""
+        names = ("now", *(name for name in type(self).model_fields if name.startswith("kiwoom_")))
+        values = {name: getattr(self, name) for name in names if name in self.model_fields_set}
+        return {
+            PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
 
     @property
     def runs(self) -> Path:

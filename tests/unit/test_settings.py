@@ -28,7 +28,7 @@ def dotenv(project: Path, *lines: str) -> None:
 def test_without_settings_there_are_defaults():
     found = Settings.from_env()
     assert (found.database_url, found.radar_token, found.market, found.run_id) == (None, None, None, None)
-    assert found.source == "sample"
+    assert found.source == "simulated"
     assert found.runs == found.project / "runs"
     assert found.home.is_absolute()
 
