@@ -1,16 +1,17 @@
-"""Raw daily records -> candles, gaps and quarantine. Pure: no network, file, clock.
+"""Raw records of bars -> candles, gaps and quarantine. Pure: no network, file, clock.
 
-In: frames with the columns code, date, open, high, low, close, volume (`value`, `adj_close`, `row` where known),
-numbers typed or as text. Out: frames of `domain` (CANDLE, GAP), prices in the market's currency, volume in
-shares, a daily bar stamped 00:00 UTC of its trading date. No bar is made up, and no row is lost: each becomes a candle,
-a gap, an exact repeat that is counted, or an entry of the quarantine with the rule it broke.
+In: frames with the columns code, date (or `ts`, for shorter bars), open, high, low, close, volume (`value`, `adj_close`,
+`row`, `flags`, `halted` where known), numbers typed or as text. Out: frames of `domain` (CANDLE, GAP), prices in the market's
+currency, volume in shares, a daily bar stamped 00:00 UTC of its trading date, a shorter one with its start. No bar is made
+up, and no row is lost: each becomes a candle, a gap, an exact repeat that is counted, or an entry of the quarantine with the
+rule it broke.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,12 +35,12 @@ WIDEST = 0.01  # share of the price by which a range may miss its own open or cl
 
 
 @dataclass(frozen=True)
-class Daily:
-    """What became of a portion of daily records.
+class Bars:
+    """What became of a portion of records.
 
     candles: columns `domain.CANDLE`, ascending and unique in (code, ts); ts datetime64[us, UTC]; prices and value
         float64, value NaN when the source has none; volume int64; flags int16 (`domain.Flag`).
-    gaps: columns `domain.GAP`, ascending in (code, ts): days of which the source says that nothing was traded.
+    gaps: columns `domain.GAP`, ascending in (code, ts): bars of which the source says that nothing was traded.
     quarantine: columns QUARANTINE, ascending in `row`; ts is NaT where the date is bad.
     duplicates: rows that repeat another one exactly.
     rows: rows of the source = candles + gaps + rejected + duplicates.
@@ -64,7 +65,8 @@ class _Columns(NamedTuple):
     """Records as arrays, one entry per row; what cannot be read is NaN, NaT or code -1."""
 
     code: pd.Categorical
-    day: Days
+    at: Days
+    """When: datetime64[D] of a day, datetime64[us] (UTC) of the start of a shorter bar."""
     open: Floats
     high: Floats
     low: Floats
@@ -72,9 +74,11 @@ class _Columns(NamedTuple):
     volume: Floats
     value: Floats
     bad_value: Mask
+    halted: Mask
+    flags: NDArray[np.int16]
 
 
-def _rules(row: _Columns, unit: float, today: date) -> list[_Rule]:
+def _rules(row: _Columns, unit: float, now: np.datetime64) -> list[_Rule]:
     """Return the rules in order: the first that holds decides over a row; a row of no rule is a candle."""
     prices = (row.open, row.high, row.low, row.close)
     zero = (row.open == 0) & (row.high == 0) & (row.low == 0)
@@ -89,11 +93,13 @@ def _rules(row: _Columns, unit: float, today: date) -> list[_Rule]:
     under, under_most = row.low - bottom, np.maximum(unit, WIDEST * bottom) * slack
     return [
         _Rule("bad_code", "rejected", row.code.codes < 0),
-        _Rule("bad_date", "rejected", np.isnat(row.day)),
-        _Rule("future_date", "rejected", row.day > np.datetime64(today)),
+        _Rule("bad_date", "rejected", np.isnat(row.at)),
+        _Rule("future_date", "rejected", row.at > now),
         _Rule("zero_price_with_volume", "rejected", zero & (row.volume > 0)),
         # KRX and those who copy it write a halted day as zeros, volume 0 and the last close carried.
         _Rule("halted", "gap", zero & (row.volume == 0) & np.isfinite(row.close) & (row.close > 0)),
+        # Others repeat the last close, and say elsewhere that trading was halted.
+        _Rule("halted", "gap", row.halted & flat & (row.volume == 0) & priced),
         _Rule("bad_price", "rejected", ~priced),
         _Rule("bad_volume", "rejected", ~counted),
         _Rule("bad_value", "rejected", row.bad_value),
@@ -111,13 +117,14 @@ CONTRADICTION = "contradiction"
 """The rule of rows that say different things about the same code and day: which is right cannot be known."""
 
 
-def daily(records: pd.DataFrame, *, market: str, today: date, provisional_from: date | None) -> Daily:
+def daily(records: pd.DataFrame, *, market: str, today: date, provisional_from: date | None) -> Bars:
     """Turn raw daily records, in any order, into candles, gaps and quarantine; none gives empty frames.
 
     Args:
-        records: (rows) the columns code, date, open, high, low, close, volume; value in currency and `row`, the
-            source's own number of the row (else counted from 1), if there are any. Dates typed, or text or integers
-            like 2024-08-05 and 20240805; numbers typed, or text such as "2,650,000".
+        records: (rows) the columns code, date, open, high, low, close, volume; where there are any: value in currency;
+            `row`, the source's own number of the row (else counted from 1); `flags`, what the source knows of the bar
+            (`domain.Flag`); `halted`, whether trading was halted. Dates typed, or text or integers like 2024-08-05 and
+            20240805; numbers typed, or text such as "2,650,000".
         market: code of the market, a key of `domain.MARKETS`.
         today: the date in the market's zone; a later one is rejected.
         provisional_from: candles of this trading date and later are flagged provisional; None: none is.
@@ -125,14 +132,36 @@ def daily(records: pd.DataFrame, *, market: str, today: date, provisional_from: 
         ConfigError: there is no such market.
         SchemaError: a column is missing, or the books do not balance (a fault of this module).
     """
+    require(records, REQUIRED)
+    since = None if provisional_from is None else np.datetime64(provisional_from)
+    return _bars(records, read_days(records["date"]), market, np.datetime64(today), since)
+
+
+def intraday(records: pd.DataFrame, *, market: str, now: datetime, provisional_from: datetime) -> Bars:
+    """Turn raw records of bars shorter than a day into candles, gaps and quarantine; as `daily`.
+
+    Args:
+        records: as for `daily`, with `ts`, the start of each bar (tz-aware), in place of `date`; a missing one is rejected.
+        now: tz-aware; a bar that starts later is rejected.
+        provisional_from: bars that start then (tz-aware) or later are flagged provisional.
+    """
+    require(records, ["ts", *(name for name in REQUIRED if name != "date")])
+    if getattr(records["ts"].dtype, "tz", None) is None:
+        raise SchemaError(f"normalise: ts is {records['ts'].dtype}, and times with a zone are expected.")
+    starts = records["ts"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
+    return _bars(records, starts, market, _moment(now), _moment(provisional_from))
+
+
+def _bars(
+    records: pd.DataFrame, at: Days, market: str, now: np.datetime64, provisional_from: np.datetime64 | None
+) -> Bars:
     if market not in MARKETS:
         raise ConfigError(f"normalise: there is no market {market!r}. Choose one of {', '.join(MARKETS)}.")
-    require(records, REQUIRED)
-    row = _columns(records, market)
+    row = _columns(records, at, market)
     numbers = _whole(records["row"]) if "row" in records else np.arange(1, len(records) + 1)
 
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is caught by a rule
-        rules = _rules(row, MARKETS[market].unit, today)
+        rules = _rules(row, MARKETS[market].unit, now)
     verdict = np.select([rule.holds for rule in rules], range(len(rules)), default=-1).astype(np.int8)
     action = np.array([rule.action for rule in rules] + ["kept"])[verdict]  # -1 is the last
     order, repeats, contradicting = _kept(row, action != "rejected")
@@ -146,14 +175,14 @@ def daily(records: pd.DataFrame, *, market: str, today: date, provisional_from: 
     shown = shown[np.argsort(numbers[shown], kind="stable")]
     ledger = {
         "code": _texts(row.code, shown),
-        "ts": _stamps(row.day[shown]),
+        "ts": _stamps(row.at[shown]),
         "rule": pd.Series(name[shown], dtype="str"),
         "action": pd.Series(action[shown], dtype="str"),
         "row": numbers[shown].astype(np.int64),
         "payload": pd.Series(_payloads(records, shown), dtype="str"),
     }
-    gaps = {"code": _texts(row.code, holes), "ts": _stamps(row.day[holes]), "kind": pd.Series(name[holes], dtype="str")}
-    result = Daily(
+    gaps = {"code": _texts(row.code, holes), "ts": _stamps(row.at[holes]), "kind": pd.Series(name[holes], dtype="str")}
+    result = Bars(
         _candles(row, bars, action == "widened", provisional_from),
         pd.DataFrame(gaps)[GAP],
         pd.DataFrame(ledger)[QUARANTINE],
@@ -164,11 +193,19 @@ def daily(records: pd.DataFrame, *, market: str, today: date, provisional_from: 
     return result
 
 
-def _columns(records: pd.DataFrame, market: str) -> _Columns:
+def _columns(records: pd.DataFrame, at: Days, market: str) -> _Columns:
     numbers = {name: read_numbers(records[name]) for name in (*PRICES, "volume")}
     value, bad_value = _values(records)
-    code, day = read_codes(records["code"], market), read_days(records["date"])
-    return _Columns(code=code, day=day, **numbers, value=value, bad_value=bad_value)
+    nothing = np.zeros(len(records), dtype=np.int16)
+    return _Columns(
+        code=read_codes(records["code"], market),
+        at=at,
+        **numbers,
+        value=value,
+        bad_value=bad_value,
+        halted=records["halted"].to_numpy(dtype=bool) if "halted" in records else nothing.astype(bool),
+        flags=records["flags"].to_numpy(dtype=np.int16) if "flags" in records else nothing,
+    )
 
 
 def require(records: pd.DataFrame, columns: list[str]) -> None:
@@ -179,7 +216,7 @@ def require(records: pd.DataFrame, columns: list[str]) -> None:
         )
 
 
-def _balance(result: Daily) -> None:
+def _balance(result: Bars) -> None:
     rejected = int((result.quarantine["action"] == "rejected").sum())
     found = len(result.candles) + len(result.gaps) + rejected + result.duplicates
     if found != result.rows:
@@ -193,8 +230,10 @@ def _balance(result: Daily) -> None:
 def _kept(row: _Columns, alive: Mask) -> tuple[NDArray[np.intp], int, NDArray[np.intp]]:
     """Return one row per (code, day) of those alive, in that order; how many repeat one exactly; which contradict."""
     rows = np.flatnonzero(alive)
-    days = row.day[rows].astype("datetime64[D]").astype(np.int64)
-    key = row.code.codes[rows].astype(np.int64) * 1_000_000 + days  # days since 1970: less than 100 000 in size
+    at = (
+        row.at[rows].astype("datetime64[us]").astype(np.int64) // 60_000_000
+    )  # minutes since 1970: less than 10^9 in size
+    key = row.code.codes[rows].astype(np.int64) * 1_000_000_000 + at
     if not np.all(key[1:] > key[:-1]):
         by_key = np.argsort(key, kind="stable")
         rows, key = rows[by_key], key[by_key]
@@ -211,14 +250,16 @@ def _kept(row: _Columns, alive: Mask) -> tuple[NDArray[np.intp], int, NDArray[np
     return rows[first & ~torn], int((~first & ~torn).sum()), rows[torn]
 
 
-def _candles(row: _Columns, bars: NDArray[np.intp], widened: Mask, provisional_from: date | None) -> pd.DataFrame:
+def _candles(
+    row: _Columns, bars: NDArray[np.intp], widened: Mask, provisional_from: np.datetime64 | None
+) -> pd.DataFrame:
     opened, close = row.open[bars], row.close[bars]
-    flags = np.where(widened[bars], int(Flag.WIDENED), 0).astype(np.int16)
+    flags = row.flags[bars] | np.where(widened[bars], int(Flag.WIDENED), 0).astype(np.int16)
     if provisional_from is not None:
-        flags[row.day[bars] >= np.datetime64(provisional_from)] |= int(Flag.PROVISIONAL)
+        flags[row.at[bars] >= provisional_from] |= int(Flag.PROVISIONAL)
     frame = {
         "code": _texts(row.code, bars),
-        "ts": _stamps(row.day[bars]),
+        "ts": _stamps(row.at[bars]),
         "open": opened,
         # For a bar that is not widened these change nothing.
         "high": np.maximum(row.high[bars], np.maximum(opened, close)),
@@ -236,7 +277,7 @@ def read_codes(column: pd.Series, market: str) -> pd.Categorical:
     coded = pd.Categorical(column)
     words = pd.Series([word.strip() if isinstance(word, str) else "" for word in coded.categories], dtype="str")
     good = words.str.fullmatch(r"\S{1,20}")
-    if market == "KRX":
+    if market in MARKETS and MARKETS[market].korean:
         good &= ~words.str.fullmatch(r"\d{1,5}")
     places, codes = pd.factorize(words.where(good), sort=True)
     return pd.Categorical.from_codes(np.append(places, -1)[coded.codes], pd.Index(codes, dtype="str"))
@@ -288,8 +329,12 @@ def _texts(codes: pd.Categorical, rows: NDArray[np.intp]) -> pd.Series:
     return pd.Series(codes[rows]).astype("str")
 
 
-def _stamps(days: Days) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(days.astype("datetime64[us]")).tz_localize("UTC")
+def _moment(time: datetime) -> np.datetime64:
+    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us")
+
+
+def _stamps(at: Days) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(at.astype("datetime64[us]")).tz_localize("UTC")
 
 
 def _payloads(records: pd.DataFrame, rows: NDArray[np.intp]) -> list[str]:

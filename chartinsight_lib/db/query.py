@@ -78,10 +78,10 @@ def find_instrument(conn: Connection, code: str, market: str | None = None) -> I
 
 
 def candles(conn: Connection, instrument_id: int, timeframe: str = "1d", *, as_of: date | None = None) -> pd.DataFrame:
-    """Return one instrument's bars, splits undone, in any timeframe that is stored or can be derived.
+    """Return one instrument's bars, events undone (all but dividends), in any timeframe that is stored or can be derived.
 
     Args:
-        as_of: the last trading date to know of, bars and splits; None: everything held.
+        as_of: the last trading date to know of, bars and events; None: everything held.
     Returns:
         index `ts` (UTC, ascending, unique); open, high, low, close in the currency; volume in shares; value in the
         currency, NaN where the source gives none; flags (domain.Flag). Empty when nothing is held.
@@ -101,7 +101,7 @@ def candles(conn: Connection, instrument_id: int, timeframe: str = "1d", *, as_o
         BAR,
     )
     ts = from_wire_time(held.pop("ts"))
-    _undo_splits(held, ts, _factors(conn, [instrument_id], as_of).get(instrument_id, []), slice(None))
+    _undo_events(held, ts, _factors(conn, [instrument_id], as_of).get(instrument_id, []), slice(None))
     frame = pd.DataFrame(held, index=ts.rename("ts"))[[*NUMBERS, "flags"]]
     return aggregate(frame, timeframe)
 
@@ -109,7 +109,7 @@ def candles(conn: Connection, instrument_id: int, timeframe: str = "1d", *, as_o
 def panel(
     conn: Connection, market: str, *, timeframe: str = "1d", as_of: date | None = None, final_only: bool = True
 ) -> Panel:
-    """Return the bars of all instruments of a market, splits undone, known at the end of `as_of`; as `candles`."""
+    """Return the bars of all instruments of a market, events undone, known at the end of `as_of`; as `candles`."""
     held = copy_out(
         _cursor(conn),
         """
@@ -134,7 +134,7 @@ def panel(
     for k, number in enumerate(result.ids):
         if events := factors.get(int(number)):
             rows = result.rows(k)
-            _undo_splits(result.columns, ts[rows], events, rows)
+            _undo_events(result.columns, ts[rows], events, rows)
     return result
 
 
@@ -151,11 +151,12 @@ def instruments(conn: Connection, market: str) -> pd.DataFrame:
 
 
 def provenance(conn: Connection, instrument_id: int) -> tuple[str, int]:
-    """Return where an instrument's daily bars came from, joined by commas, and how many splits of it are known."""
+    """Return where an instrument's daily bars came from, joined by commas, and how many events of it are undone: splits,
+    rights and bonus issues."""
     row = conn.execute(
         text("""
             SELECT (SELECT string_agg(DISTINCT source, ', ' ORDER BY source) FROM live.candles WHERE instrument_id = :id),
-                   (SELECT count(*) FROM api.factors WHERE instrument_id = :id AND kind = 'split')
+                   (SELECT count(*) FROM api.factors WHERE instrument_id = :id AND kind <> 'dividend')
         """),
         {"id": instrument_id},
     ).one()
@@ -183,29 +184,41 @@ def bar_sources(conn: Connection, market: str, timeframe: str, as_of: date) -> p
 
 def radar_table(conn: Connection, market: str, timeframe: str = "1d") -> pd.DataFrame:
     """Return the newest scan of a market: index instrument_id, sorted by code; the columns of radar.snapshot that a page
-    shows, with `trend` and `trend_long` as numbers, and `provisional`: whether an unfinished bar is held after `day`."""
+    shows, with `trend` and `trend_long` as numbers; `provisional`: whether an unfinished bar is held after `day`, and that
+    bar's running_close, running_value, running_volume; final_close: the close of `day` on its basis."""
     rows = conn.execute(
         text("""
             SELECT r.instrument_id, r.market, r.code, r.name, r.day, r.close, r.currency, r.change_pct,
                    r.trend, r.trend_bars AS trend_days, r.trend_long, r.high_52w_pct, r.bars_52w, r.rsi_14 AS rsi14,
                    r.volume, r.value, r.bars,
-                   EXISTS (SELECT 1 FROM live.candles AS c
-                           WHERE c.instrument_id = r.instrument_id AND c.timeframe = r.timeframe AND c.ts > r.day
-                           AND (c.flags & :provisional) <> 0) AS provisional
+                   p.close IS NOT NULL AS provisional, p.close AS running_close, p.value AS running_value,
+                   p.volume AS running_volume, r.close * COALESCE(f.price, 1) AS final_close
             FROM   api.radar AS r
+            LEFT   JOIN LATERAL (
+                SELECT c.ts, c.close, c.value, c.volume FROM live.candles AS c
+                WHERE  c.instrument_id = r.instrument_id AND c.timeframe = r.timeframe AND c.ts > r.day
+                AND    (c.flags & :provisional) <> 0
+                ORDER  BY c.ts DESC LIMIT 1
+            ) AS p ON true
+            LEFT   JOIN LATERAL (
+                SELECT api.product(e.price_factor) AS price FROM api.factors AS e
+                WHERE  e.instrument_id = r.instrument_id AND e.kind <> 'dividend' AND e.ex_date > r.day
+                AND    e.ex_date <= (p.ts AT TIME ZONE 'UTC')::date
+            ) AS f ON p.ts IS NOT NULL
             WHERE  r.market = :market AND r.timeframe = :timeframe
             ORDER  BY r.code
         """),
         {"market": market, "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
     )
     table = pd.DataFrame(rows.all(), columns=list(rows.keys())).set_index("instrument_id")
-    numbers = ["close", "change_pct", "high_52w_pct", "rsi14", "value"]
+    numbers = ["close", "change_pct", "high_52w_pct", "rsi14", "value", "running_close", "running_value", "final_close"]
+    numbers.append("running_volume")  # missing where there is no unfinished bar
     return table.astype(dict.fromkeys(numbers, "float64"))
 
 
 def health(conn: Connection, market: str, timeframe: str = "1d") -> dict[str, Any]:
-    """Return what is held of a market: source, instruments, last_bar, provisional, simulated; and of its newest scan:
-    as_of, scanned, scanned_at, run_id (None where there is none)."""
+    """Return what is held of a market: source, instruments, last_bar, provisional, simulated, collected_at (when bars came
+    last); and of its newest scan: as_of, scanned, scanned_at, run_id (None where there is none)."""
     bars = conn.execute(
         text("""
             SELECT string_agg(DISTINCT b.source, ', ' ORDER BY b.source) AS source,
@@ -229,7 +242,14 @@ def health(conn: Connection, market: str, timeframe: str = "1d") -> dict[str, An
         """),
         {"market": market, "timeframe": timeframe},
     ).one()
-    return {**bars._mapping, **scanned._mapping, "source": bars.source or ""}
+    collected_at = conn.execute(
+        text("""
+            SELECT max(i.finished_at) FROM ops.run_items AS i JOIN ops.runs AS r USING (run_id)
+            WHERE  i.market = :market AND r.job LIKE 'collect%'
+        """),
+        {"market": market},
+    ).scalar_one()
+    return {**bars._mapping, **scanned._mapping, "source": bars.source or "", "collected_at": collected_at}
 
 
 def last_final_day(conn: Connection, market: str, timeframe: str = "1d") -> date | None:
@@ -251,13 +271,13 @@ def last_final_day(conn: Connection, market: str, timeframe: str = "1d") -> date
 
 
 def markets(conn: Connection) -> list[str]:
-    """Return the markets that have instruments, the one collected last first."""
+    """Return the markets that have instruments, the one collected last first, and a simulated one after every real one."""
     rows = conn.execute(
         text("""
             SELECT i.market
             FROM   (SELECT DISTINCT market FROM live.instruments) AS i
             LEFT   JOIN (SELECT market, max(finished_at) AS at FROM ops.run_items GROUP BY market) AS r USING (market)
-            ORDER  BY r.at DESC NULLS LAST, i.market
+            ORDER  BY i.market = 'SIM', r.at DESC NULLS LAST, i.market
         """)
     )
     return list(rows.scalars())
@@ -268,7 +288,7 @@ def _factors(conn: Connection, ids: list[int], as_of: date | None) -> dict[int, 
         text("""
             SELECT instrument_id, ex_date, price_factor, volume_factor
             FROM   api.factors
-            WHERE  instrument_id = ANY(:ids) AND kind = 'split' AND ex_date <= :day
+            WHERE  instrument_id = ANY(:ids) AND kind <> 'dividend' AND ex_date <= :day
             ORDER  BY instrument_id, ex_date
         """),
         {"ids": ids, "day": as_of or date.max},
@@ -279,7 +299,7 @@ def _factors(conn: Connection, ids: list[int], as_of: date | None) -> dict[int, 
     return found
 
 
-def _undo_splits(
+def _undo_events(
     columns: dict[str, NDArray[np.float64]], ts: pd.DatetimeIndex, events: list[tuple[date, float, float]], rows: slice
 ) -> None:
     """Multiply, in place, the bars before each ex-date by its factors, as api.candles does; `ts` are the times of `rows`."""
@@ -292,7 +312,8 @@ def _undo_splits(
         volume[:before] *= volume_factor
     for name in PRICES:
         columns[name][rows] *= price
-    columns["volume"][rows] = np.rint(columns["volume"][rows] * volume)
+    # 1e-9: the product of factors is a float, and what should end in a half must not fall below it.
+    columns["volume"][rows] = np.floor(columns["volume"][rows] * volume + 0.5 + 1e-9)
 
 
 def _until(as_of: date | None) -> datetime:

@@ -129,7 +129,11 @@ def test_two_splits_multiply_and_volume_is_rounded_once(conn):
     split(conn, "AAPL", ("2024-08-02", 2 / 3, 1.5, "split"), ("2024-08-05", 0.8, 1.25, "split"))
     found = query.candles(conn, number(conn, "AAPL"))
     assert found["close"].tolist() == pytest.approx([48, 48, 48], rel=1e-12)
-    assert found["volume"].tolist() == [189, 12, 10]  # 101 * 1.875 = 189.375, 10 * 1.25 = 12.5 to even
+    assert found["volume"].tolist() == [
+        189,
+        13,
+        10,
+    ]  # 101 * 1.875 = 189.375, 10 * 1.25 = 12.5, a half goes up as at Kiwoom
 
 
 def test_an_instrument_without_bars_gives_an_empty_frame_in_every_timeframe(held):
@@ -278,6 +282,7 @@ def test_health_counts_what_is_held(conn):
         "scanned": 0,
         "scanned_at": None,
         "run_id": None,
+        "collected_at": None,
     }
     found = conn.execute(
         text("SELECT source, instruments, bars, first_day, last_day, provisional FROM api.health ORDER BY source")

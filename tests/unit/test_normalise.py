@@ -28,7 +28,7 @@ def bar(*numbers: object, code: object = "005930", day: object = "2024-08-05") -
     return (code, day, *numbers)
 
 
-def daily(*rows: tuple, market: str = "KRX", since: date | None = None) -> normalise.Daily:
+def daily(*rows: tuple, market: str = "KRX", since: date | None = None) -> normalise.Bars:
     return normalise.daily(records(*rows), market=market, today=TODAY, provisional_from=since)
 
 
@@ -236,7 +236,7 @@ def test_a_missing_column_and_an_unknown_market_are_named():
 def test_books_that_do_not_balance_are_an_error():
     result = daily(bar(2, 3, 1, 2, 9))
     with pytest.raises(SchemaError, match="2 rows came in and 1 are accounted for"):
-        normalise._balance(normalise.Daily(result.candles, result.gaps, result.quarantine, 0, 2))
+        normalise._balance(normalise.Bars(result.candles, result.gaps, result.quarantine, 0, 2))
 
 
 PRICES = st.sampled_from([0, 1, 99, 100, 101, 102, 150, -100, 100.5, None, "100", "1,000", "x", float("inf"), True])

@@ -1,0 +1,148 @@
+"""Raw and adjusted bars -> the factors of Korea's base-price chain, exact to the won. Pure.
+
+On the day an event takes effect the exchange sets a base price (기준가); the vendor multiplies all older prices by
+
+    base price / official close of the day before
+
+rounds them to the won, and divides volumes by the same. So each pair of raw and adjusted numbers bounds the product of the
+factors after its day to an interval, the days between two events bound it to the intersection of theirs, and within that a
+whole base price is looked for. Whatever is found gives back every adjusted number it was learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from chartinsight_lib.domain import FACTOR, PRICES
+from chartinsight_lib.errors import SchemaError
+from chartinsight_lib.factors import SPLITS, STEPS_AT_MOST
+from chartinsight_lib.normalise import Floats, read_days, read_numbers, require
+
+NUMBERS = (*PRICES, "volume")
+TOLERANCES = ((0.5, 0.5), (1.0, np.inf), (1.5, np.inf))
+"""By how many won and shares the vendor's rounding may miss: as it should be, else by a won, volumes then left out."""
+TICKS = (1000, 500, 100, 50, 10, 5, 1)
+NEAR = 0.01  # relative distance at which a factor is called a split; the base price lies on a grid of ticks
+
+
+def learn_chain(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Learn the corporate actions of one instrument from raw and adjusted bars of the same days.
+
+    Args:
+        pairs: (days) code, date, open, high, low, close, volume, and the same with `adj_`; won and shares, in any order.
+            Adjusted bars are relative to a day on or after the newest.
+    Returns:
+        the columns `domain.FACTOR`, ascending in ex_date (a `datetime.date`); volume_factor is 1 / price_factor; kind is
+        `split` (a usual ratio of shares, either way) or `rights` (rights and bonus issues, mergers and the like).
+    Raises:
+        SchemaError: a column is missing, the ratio steps too often for corporate actions, or the newest adjusted bar is no
+            raw one.
+    """
+    require(pairs, ["code", "date", *NUMBERS, *(f"adj_{name}" for name in NUMBERS)])
+    kinds = {"code": "str", "price_factor": "float64", "volume_factor": "float64", "kind": "str"}
+    nothing = pd.DataFrame(columns=FACTOR).astype(kinds)
+    if pairs.empty:
+        return nothing
+    numbers = {name: read_numbers(pairs[name]) for name in pairs.columns if name not in {"code", "date"}}
+    days = read_days(pairs["date"])
+    good = ~np.isnat(days)
+    for name in PRICES:
+        with np.errstate(invalid="ignore"):
+            good &= (numbers[name] > 0) & (numbers[f"adj_{name}"] > 0)
+    order = np.flatnonzero(good)[np.argsort(days[good], kind="stable")]
+    days, numbers = days[order], {name: values[order] for name, values in numbers.items()}
+    if not len(days):
+        return nothing
+    if all(np.array_equal(numbers[name], numbers[f"adj_{name}"]) for name in PRICES):
+        return nothing  # as of most instruments
+    code = str(pairs["code"].iloc[0])
+    chain = list(_chain(code, _spans(code, numbers), numbers["close"]))
+    rows = [(code, days[at].item(), factor, 1 / factor, kind) for at, factor, kind in reversed(chain)]
+    return pd.DataFrame(rows, columns=FACTOR).astype(kinds)
+
+
+@dataclass(slots=True)
+class _Span:
+    """Days from position `start` on whose product of factors is one number between low and high."""
+
+    start: int
+    low: float
+    high: float
+    days: int = 1
+
+
+def _spans(code: str, numbers: dict[str, Floats]) -> list[_Span]:
+    """Divide the days, ascending, into the fewest spans of one product."""
+    most = 2 + STEPS_AT_MOST * len(numbers["close"])  # two may fall into a short history
+    for won, shares in TOLERANCES:
+        spans = _divide(*_bounds(numbers, won, shares))
+        if len(spans) - 1 <= most:
+            return spans
+    raise SchemaError(
+        f"factors {code}: adjusted and raw prices part {len(spans) - 1} times in {len(numbers['close'])} days, and corporate "
+        f"actions do so on {STEPS_AT_MOST:.0%} of days at most. One of the two series is damaged; collect it again."
+    )
+
+
+def _bounds(numbers: dict[str, Floats], won: float, shares: float) -> tuple[Floats, Floats]:
+    """Return between which numbers the product of each day lies."""
+    low, high = np.zeros(len(numbers["close"])), np.full(len(numbers["close"]), np.inf)
+    for name in PRICES:
+        raw, adjusted = numbers[name], numbers[f"adj_{name}"]
+        low, high = np.maximum(low, (adjusted - won) / raw), np.minimum(high, (adjusted + won) / raw)
+    if np.isfinite(shares):
+        raw, adjusted = numbers["volume"], numbers["adj_volume"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            told = (raw > 0) & (adjusted > shares)
+            low = np.where(told, np.maximum(low, raw / (adjusted + shares)), low)
+            high = np.where(told, np.minimum(high, raw / (adjusted - shares)), high)
+    slack = 1e-12  # of the arithmetic
+    return low * (1 - slack), high * (1 + slack)
+
+
+def _divide(low: Floats, high: Floats) -> list[_Span]:
+    spans: list[_Span] = []
+    for at, (least, most) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+        here = spans[-1] if spans else None
+        if here and max(here.low, least) <= min(here.high, most):
+            here.low, here.high, here.days = max(here.low, least), min(here.high, most), here.days + 1
+        else:
+            spans.append(_Span(at, least, most))
+    return spans
+
+
+def _chain(code: str, spans: list[_Span], close: Floats) -> Iterator[tuple[int, float, str]]:
+    """Yield (position of the ex-day, factor, kind), newest first."""
+    if not spans[-1].low <= 1 <= spans[-1].high:
+        raise SchemaError(
+            f"factors {code}: the newest adjusted close is not the raw one (their ratio is near {spans[-1].low:.6g}). The "
+            "adjusted prices are relative to a later day; ask for both up to the same day."
+        )
+    product = 1.0
+    for older, newer in zip(reversed(spans[:-1]), reversed(spans[1:]), strict=True):
+        before = float(close[newer.start - 1])
+        low, high = older.low / product * before, older.high / product * before
+        base = _roundest(low, high)
+        factor = ((low + high) / 2 if base is None else base) / before
+        yield newer.start, factor, _kind(factor)
+        product *= factor
+
+
+def _roundest(low: float, high: float) -> float | None:
+    """Return the whole number between low and high that lies on the widest grid of ticks; None: there is none."""
+    for tick in TICKS:
+        first = np.ceil(low / tick - 1e-9) * tick
+        if first <= high * (1 + 1e-12):
+            last = np.floor(high / tick + 1e-9) * tick
+            middle = round((low + high) / 2 / tick) * tick
+            return float(min(max(middle, first), last))
+    return None
+
+
+def _kind(factor: float) -> str:
+    ratios = (one / other for new, old in SPLITS for one, other in ((new, old), (old, new)))
+    return "split" if any(abs(factor * ratio - 1) <= NEAR for ratio in ratios) else "rights"
