@@ -10,7 +10,7 @@ from chartinsight_lib.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chartinsight_lib.clients.base import BulkSource
+    from chartinsight_lib.clients.base import Source
 
 __all__ = ["open_source"]
 
@@ -24,7 +24,7 @@ def open_source(
     market: str | None = None,
     columns: Mapping[str, str] | None = None,
     last_day: str = "provisional",
-) -> BulkSource:
+) -> Source:
     """Open the source that `spec` names; files are looked for now, and read when they are asked for data.
 
     Args:
@@ -51,6 +51,6 @@ def open_source(
             raise ConfigError("source 'sample': it has its own market (US) and columns. Leave both options out.")
         return SampleSource()
     raise ConfigError(
-        f"source {spec!r} is not known. Possible are 'sample' and 'files:PATH[,PATH…]' with .csv or .parquet files, "
-        "directories or globs, as in files:data/*.csv."
+        f"source {spec!r} is not known. Possible are 'simulated', 'kiwoom', 'sample', and 'files:PATH[,PATH…]' with .csv or "
+        ".parquet files, directories or globs, as in files:data/*.csv."
     )

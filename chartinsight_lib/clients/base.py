@@ -1,18 +1,22 @@
-"""What a source gives. For now: sources that hand over whole daily histories at once (files, the sample)."""
+"""What a source gives: daily histories, whole or from where the last collection ended; some also shorter bars and quotes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import date
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import date, datetime
 
     import pandas as pd
 
 REQUIRED = ("code", "date", "open", "high", "low", "close", "volume")
 """Columns that every batch has: the market's code as text, the trading date, prices in currency, volume in shares."""
+
+NOTHING_HELD: Mapping[str, date] = MappingProxyType({})
+"""For a source that is asked for everything."""
 
 OPTIONAL = ("value", "adj_close", "name")
 """Columns that a batch may have: value in currency, close adjusted by the source, name of the instrument."""
@@ -24,14 +28,19 @@ class Batch:
 
     `records` has the columns REQUIRED, those of OPTIONAL that the source has, and `row`: the number of the row in its
     portion, 1 being the first. Values are as the source has them, good or bad; what is unreadable stays as it was.
+
+    `pairs` are raw and adjusted prices and volumes of the same days, from which factors are learnt (`factors.learn_chain`);
+    they may reach further back than `records`. `errors` says of which instruments nothing could be had, and why.
     """
 
     name: str
     records: pd.DataFrame
+    pairs: pd.DataFrame | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
 
 
-class BulkSource(Protocol):
-    """A source that hands over whole daily histories of one market."""
+class Source(Protocol):
+    """A source of daily histories of one market."""
 
     @property
     def name(self) -> str:
@@ -51,6 +60,26 @@ class BulkSource(Protocol):
         """Return the first trading date up to `today` whose bars the source cannot prove to be finished; None: all are."""
         ...
 
-    def daily(self) -> Iterator[Batch]:
-        """Yield the daily records, portion by portion; each call begins anew."""
+    def daily(self, held: Mapping[str, date]) -> Iterator[Batch]:
+        """Yield the daily records, portion by portion; each call begins anew.
+
+        `held`: the newest final trading date held of each code. A source that can be asked for a part gives what follows it,
+        with an overlap; one that cannot gives everything.
+        """
+        ...
+
+
+@runtime_checkable
+class LiveSource(Source, Protocol):
+    """A source that also knows the running day."""
+
+    def quotes(self) -> Iterator[Batch]:
+        """Yield the running daily bars of the whole market, portion by portion; what has not traded has none."""
+        ...
+
+    def intraday(self, codes: Sequence[str], held: Mapping[str, datetime]) -> Iterator[Batch]:
+        """Yield the five-minute bars of some instruments, each a portion, with `ts` (tz-aware) in place of `date`.
+
+        `held`: the start of the newest final bar held of each code.
+        """
         ...

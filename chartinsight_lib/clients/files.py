@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from chartinsight_lib.clients.base import OPTIONAL, REQUIRED, Batch
+from chartinsight_lib.clients.base import NOTHING_HELD, OPTIONAL, REQUIRED, Batch
 from chartinsight_lib.clients.tables import HEADERS, KRX_CODE, US_CODE, Layout, read_layout, read_records, read_spans
 from chartinsight_lib.domain import INSTRUMENT, MARKETS
 from chartinsight_lib.errors import ConfigError, SchemaError
@@ -93,7 +93,7 @@ class FileSource:
             None if self._last_day == "final" else max((day for day in self._scan.dates if day <= today), default=None)
         )
 
-    def daily(self) -> Iterator[Batch]:
+    def daily(self, held: Mapping[str, date] = NOTHING_HELD) -> Iterator[Batch]:
         """Yield one batch per file, with `code` categorical and `row` counted from 1; errors as in `instruments`."""
         for layout, label in zip(self._scan.layouts, _labels(self._files), strict=True):
             names = [name for name in (*REQUIRED, *OPTIONAL) if name in layout.columns or name == "code"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chartinsight_lib.clients.base import Batch
+from chartinsight_lib.clients.base import NOTHING_HELD, Batch
 from chartinsight_lib.domain import INSTRUMENT, MARKETS
 from chartinsight_lib.errors import ConfigError, SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import date
 
     import pandas as pd
@@ -56,7 +56,7 @@ class SampleSource:
         """Return None: every bar is final."""
         return None
 
-    def daily(self) -> Iterator[Batch]:
+    def daily(self, held: Mapping[str, date] = NOTHING_HELD) -> Iterator[Batch]:
         """Yield one batch per stock, named by its code; prices in dollars, volume in shares, dates as ISO text.
 
         Raises:

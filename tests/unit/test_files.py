@@ -8,7 +8,7 @@ import pytest
 
 from chartinsight_lib import normalise
 from chartinsight_lib.clients import open_source
-from chartinsight_lib.clients.base import BulkSource
+from chartinsight_lib.clients.base import Source
 from chartinsight_lib.domain import INSTRUMENT, Flag
 from chartinsight_lib.errors import ChartInsightError, ConfigError, SchemaError
 
@@ -30,7 +30,7 @@ def write(tmp_path):
     return write
 
 
-def rows(source: BulkSource) -> list[tuple]:
+def rows(source: Source) -> list[tuple]:
     """All candles of a source as (code, date, open, high, low, close, volume)."""
     return [
         (bar.code, f"{bar.ts:%Y-%m-%d}", bar.open, bar.high, bar.low, bar.close, bar.volume)
@@ -268,13 +268,13 @@ def test_a_parquet_file_cut_short_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "options", "reason"),
     [
-        ("kiwoom", {}, "Possible are 'sample' and 'files:PATH"),
+        ("kis", {}, "Possible are 'simulated', 'kiwoom', 'sample', and 'files:PATH"),
         ("files:", {}, "Possible are"),
         ("sample:x", {}, "Possible are"),
         ("files:nowhere.csv", {}, "no such file"),
         ("files:nowhere/*.csv", {}, "holds no .csv"),
         ("sample", {"market": "KRX"}, "its own market"),
-        ("sample", {"market": "LSE"}, "there is no market 'LSE'. Choose one of KRX, US"),
+        ("sample", {"market": "LSE"}, "there is no market 'LSE'. Choose one of KRX, SIM, US"),
         ("sample", {"last_day": "today"}, "Choose one of provisional, final"),
     ],
 )

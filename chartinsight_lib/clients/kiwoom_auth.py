@@ -1,0 +1,158 @@
+"""Kiwoom's access token: one owner per appkey, whoever and wherever the others are.
+
+Some servers kill a token when another is issued for the same appkey, so programs must share one. A `TokenStore` holds it
+under a lock: `MemoryTokens` for one process, `db.tokens.SealedTokens` for all that share the database. No token or key
+appears in a text that anything here makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from chartinsight_lib.clock import Clock
+from chartinsight_lib.errors import AuthFailed
+
+MARGIN = timedelta(minutes=10)
+"""A token is renewed this long before it expires."""
+BETWEEN_ISSUES_S = 60.0
+"""At least so long lies between two issues of one appkey: a program that renews in a circle would lock itself out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The two keys of a Kiwoom account."""
+
+    appkey: str = field(repr=False)
+    secretkey: str = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the appkey where it must not be seen."""
+        return hashlib.sha256(b"chartinsight kiwoom appkey:" + self.appkey.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token; times are tz-aware."""
+
+    value: str = field(repr=False)
+    expires_at: datetime
+    issued_at: datetime
+
+    def fresh(self, now: datetime) -> bool:
+        """Whether it may still be used, with a margin; a token that lives shorter than the margin is used for half its life."""
+        return now < self.expires_at - min(MARGIN, (self.expires_at - self.issued_at) / 2)
+
+
+class Held(Protocol):
+    """What a store holds of one appkey, while it is locked."""
+
+    @property
+    def token(self) -> Token | None:
+        """The token held, good or not."""
+        ...
+
+    def keep(self, token: Token) -> None:
+        """Hold another one from now on."""
+        ...
+
+
+class TokenStore(Protocol):
+    """Where programs that use the same appkey find the same token."""
+
+    def alone(self, fingerprint: str) -> AbstractContextManager[Held]:
+        """Give what is held of an appkey, locked against everybody else for the length of a `with`."""
+        ...
+
+
+class MemoryTokens:
+    """The tokens of this process alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: dict[str, Token] = {}
+
+    @contextmanager
+    def alone(self, fingerprint: str) -> Iterator[Held]:
+        """Give what is held of an appkey; see `TokenStore`."""
+        with self._lock:
+            yield _InMemory(self._tokens, fingerprint)
+
+
+class _InMemory:
+    def __init__(self, tokens: dict[str, Token], fingerprint: str) -> None:
+        self._tokens, self._fingerprint = tokens, fingerprint
+
+    @property
+    def token(self) -> Token | None:
+        return self._tokens.get(self._fingerprint)
+
+    def keep(self, token: Token) -> None:
+        self._tokens[self._fingerprint] = token
+
+
+class TokenOwner:
+    """Gives the token in force, and sees to it that no two renewals of it run at a time."""
+
+    def __init__(
+        self,
+        fingerprint: str,
+        issue: Callable[[], Token],
+        store: TokenStore,
+        clock: Clock,
+        *,
+        between_issues_s: float = BETWEEN_ISSUES_S,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`issue` asks the server for a new token; `between_issues_s` are seconds of `clock`'s."""
+        self._fingerprint, self._issue, self._store, self._clock = fingerprint, issue, store, clock
+        self._between_s, self._sleep = between_issues_s, sleep
+        self._lock = threading.Lock()
+        self._mine: Token | None = None
+
+    def token(self, *, refused: Token | None = None, within_s: float = 60.0) -> Token:
+        """Return a token to use now.
+
+        Args:
+            refused: the token that the server has just refused; another one is returned.
+            within_s: how long may be waited for a renewal that would follow the last one too soon.
+        Raises:
+            AuthFailed: the server refused a token that was issued a moment ago.
+        """
+        with self._lock:
+            if self._good(self._mine, refused):
+                assert self._mine is not None  # noqa: S101 - `_good` says so; for the type checker
+                return self._mine
+            with self._store.alone(self._fingerprint) as held:
+                token = held.token
+                # Somebody else may have renewed it while we waited, or before we were born.
+                if token is None or not self._good(token, refused):
+                    self._let_some_time_pass(token, within_s)
+                    token = self._issue()
+                    held.keep(token)
+            self._mine = token
+            return token
+
+    def _good(self, token: Token | None, refused: Token | None) -> bool:
+        return token is not None and token.fresh(self._clock()) and (refused is None or token.value != refused.value)
+
+    def _let_some_time_pass(self, last: Token | None, within_s: float) -> None:
+        if last is None:
+            return
+        left = self._between_s - (self._clock() - last.issued_at).total_seconds()
+        if left <= 0:
+            return
+        if left > within_s:
+            raise AuthFailed(
+                f"kiwoom: the token issued {self._between_s - left:.0f} s ago is refused already. Another program seems to "
+                f"use the same appkey without sharing the token; stop it, and try again in {left:.0f} s.",
+                code="8005",
+            )
+        self._sleep(left)

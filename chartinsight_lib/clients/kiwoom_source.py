@@ -1,0 +1,217 @@
+"""Kiwoom as a source: the whole market's daily bars from where the last collection ended, quotes, and five-minute bars.
+
+Raw prices are what is handed on; the adjusted ones come along in pairs, for the factors. Several requests are under way at a
+time, so that the quota and not the distance to the server decides the speed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import islice
+
+import pandas as pd
+
+from chartinsight_lib import normalise_kiwoom
+from chartinsight_lib.clients.base import Batch
+from chartinsight_lib.clients.kiwoom import CODES_PER_CALL, KST, KiwoomClient
+from chartinsight_lib.clients.kiwoom_replies import Record
+from chartinsight_lib.clock import Clock
+from chartinsight_lib.errors import ChartInsightError, TruncatedReply
+
+BOARDS = ("KOSPI", "KOSDAQ")
+KINDS = frozenset({"stock", "etf", "reit", "fund"})
+"""What bars are collected of; debt notes (ETN) are listed, and left out."""
+OVERLAP = timedelta(days=10)
+"""Daily bars are read again so far back: a corporate action shows between a bar that is held and the one after it."""
+INTRADAY_OVERLAP = timedelta(minutes=15)
+INTRADAY_DAYS = 30
+"""How far back five-minute bars are asked for the first time; Kiwoom keeps a year."""
+SETTLED = timedelta(days=7)
+"""An instrument listed this long has bars; that it should have none is not believed."""
+MINUTES = 5
+TOGETHER = 25
+"""So many instruments are stored in one transaction; what a crash loses has to be fetched again."""
+BAR_FIELDS = ("open", "high", "low", "close", "volume")
+
+
+class KiwoomSource:
+    """Kiwoom's market through a client. Opening it asks for nothing."""
+
+    def __init__(
+        self,
+        client: KiwoomClient,
+        *,
+        name: str,
+        market: str,
+        clock: Clock,
+        years: int = 10,
+        codes: Sequence[str] = (),
+        workers: int = 4,
+    ) -> None:
+        """Args:
+        name, market: what is stored with every bar.
+        years: how far back daily bars are asked for the first time.
+        codes: collect these alone; empty: every instrument listed, of the kinds KINDS.
+        workers: requests under way at a time.
+        """
+        self._client, self._name, self._market, self._clock = client, name, market, clock
+        self._years, self._codes, self._workers = years, list(codes), workers
+        self._listed: list[Record] | None = None
+
+    @property
+    def name(self) -> str:
+        """What is stored with every bar."""
+        return self._name
+
+    @property
+    def market(self) -> str:
+        """Code of the market."""
+        return self._market
+
+    def instruments(self) -> pd.DataFrame:
+        """Return what is listed (two requests): the columns `domain.INSTRUMENT`. Errors as the client's."""
+        return normalise_kiwoom.instruments(self._list(), self._market)
+
+    def provisional_from(self, today: date) -> date | None:
+        """Return today: its row grows until after 20:00, and only the next day's is proof that it has ended."""
+        return today
+
+    def daily(self, held: Mapping[str, date]) -> Iterator[Batch]:
+        """Yield the daily bars of each instrument, in no order, from `held` with an overlap, or of some years.
+
+        Raises:
+            UpstreamError: the list of instruments cannot be had. What cannot be had of one instrument is its batch's error.
+        """
+        states = {row.get("code", "").strip(): row for row in self._list()}
+        start = self._today() - timedelta(days=round(365.25 * self._years))
+        wanted = self._wanted()
+
+        def fetch(code: str) -> _Fetched:
+            since = held[code] - OVERLAP if code in held else start
+            return self._daily(code, since, states.get(code, {}))
+
+        yield from _together(self._each(wanted, fetch), TOGETHER)
+
+    def quotes(self) -> Iterator[Batch]:
+        """Yield the running daily bars, a hundred instruments a portion; errors as the client's."""
+        wanted = self._wanted()
+        parts = {
+            f"quotes {wanted[at]}…": wanted[at : at + CODES_PER_CALL] for at in range(0, len(wanted), CODES_PER_CALL)
+        }
+
+        def fetch(name: str) -> _Fetched:
+            return _Fetched(normalise_kiwoom.quotes(list(self._client.quotes(parts[name])), now=self._clock()))
+
+        for name, found in self._each(parts, fetch):
+            yield _batch(name, [(name, found)])
+
+    def intraday(self, codes: Sequence[str], held: Mapping[str, datetime]) -> Iterator[Batch]:
+        """Yield five-minute bars of each code, from `held` with an overlap, or of a month."""
+
+        def fetch(code: str) -> _Fetched:
+            month = self._clock() - timedelta(days=INTRADAY_DAYS)
+            since = held[code] - INTRADAY_OVERLAP if code in held else month
+            return _Fetched(
+                normalise_kiwoom.minutes(list(self._client.minute_candles(code, since=since, minutes=MINUTES)), code)
+            )
+
+        for code, found in self._each(codes, fetch):
+            yield _batch(f"{code} {MINUTES}m", [(code, found)])
+
+    def _daily(self, code: str, since: date, state: Record) -> _Fetched:
+        today = self._today()
+        raw, adjusted = (
+            [row for page in self._client.daily_pages(code, since=since, until=today, adjusted=kind) for row in page]
+            for kind in (False, True)
+        )
+        if not raw:
+            listed = normalise_kiwoom.instruments([state], self._market)["listed_on"].iloc[0] if state else None
+            if listed is not None and listed < today - SETTLED:
+                raise TruncatedReply(
+                    f"kiwoom ka10081 {code}: no daily bar came, although it has been listed since {listed}. Try again later."
+                )
+            return _Fetched(normalise_kiwoom.daily([], code, now=self._clock()))
+        halted = normalise_kiwoom.halted_now(state)
+        own = [row for row in raw if row["dt"] >= f"{since:%Y%m%d}"]
+        records = normalise_kiwoom.daily(own, code, now=self._clock(), halted=halted)
+        return _Fetched(records, self._pairs(code, raw, adjusted))
+
+    def _pairs(self, code: str, raw: Sequence[Record], adjusted: Sequence[Record]) -> pd.DataFrame:
+        """Return raw and adjusted bars of the same finished days; today's differ, because they were read one after another."""
+        now, today = self._clock(), f"{self._today():%Y%m%d}"
+        frames = [
+            normalise_kiwoom.daily([row for row in rows if row["dt"] != today], code, now=now).set_index("date")[
+                [*BAR_FIELDS]
+            ]
+            for rows in (raw, adjusted)
+        ]
+        return frames[0].join(frames[1].add_prefix("adj_"), how="inner").reset_index().assign(code=code)
+
+    def _each(self, keys: Iterable[str], fetch: Callable[[str], _Fetched]) -> Iterator[tuple[str, _Fetched | str]]:
+        """Yield what was fetched of each key, or why it could not be, in the order of the keys; several are fetched at a
+        time, and no more lies ready than the workers can hold."""
+
+        def attempt(key: str) -> tuple[str, _Fetched | str]:
+            try:
+                return key, fetch(key)
+            except ChartInsightError as error:
+                return key, str(error)
+
+        waiting: deque[Future[tuple[str, _Fetched | str]]] = deque()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="kiwoom")
+        try:
+            for key in keys:
+                waiting.append(pool.submit(attempt, key))
+                if len(waiting) >= 2 * self._workers + TOGETHER:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _wanted(self) -> list[str]:
+        listed = self.instruments()
+        return self._codes or listed.loc[listed["kind"].isin(KINDS), "code"].tolist()
+
+    def _list(self) -> list[Record]:
+        if self._listed is None:
+            self._listed = [row for board in BOARDS for row in self._client.instruments(board)]
+        return self._listed
+
+    def _today(self) -> date:
+        return self._clock().astimezone(KST).date()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """Records of one request or instrument, and its pairs of raw and adjusted bars where there are any."""
+
+    records: pd.DataFrame
+    pairs: pd.DataFrame | None = None
+
+
+def _together(fetched: Iterator[tuple[str, _Fetched | str]], size: int) -> Iterator[Batch]:
+    """Make batches of several instruments each: a transaction apiece would take longer than fetching them."""
+    while part := list(islice(fetched, size)):
+        yield _batch(part[0][0] if len(part) == 1 else f"{part[0][0]}…{part[-1][0]}", part)
+
+
+def _batch(name: str, part: Sequence[tuple[str, _Fetched | str]]) -> Batch:
+    found = [one for _, one in part if isinstance(one, _Fetched)]
+    # Frames without rows have columns of other types, and would change those of the whole.
+    frames = [one.records for one in found if len(one.records)] or [one.records for one in found[:1]]
+    pairs = [one.pairs for one in found if one.pairs is not None and len(one.pairs)]
+    records = pd.concat(frames, ignore_index=True) if frames else None
+    return Batch(
+        name,
+        _NOTHING if records is None else records.assign(row=range(1, len(records) + 1)),
+        pd.concat(pairs, ignore_index=True) if pairs else None,
+        {key: one for key, one in part if isinstance(one, str)},
+    )
+
+
+_NOTHING = pd.DataFrame(columns=["code", "date", *BAR_FIELDS, "row"]).assign(ts=pd.Series(dtype="datetime64[us, UTC]"))
