@@ -4,22 +4,25 @@ One transaction per batch holds its bars, gaps, factors, rejected rows and its r
 record of its failure, and the next one goes on. Everything can be repeated: the second time changes no row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pandas as pd
 from sqlalchemy import Connection, Engine
 
 from chartinsight_lib import ledger, normalise
-from chartinsight_lib.clients.base import Batch, BulkSource
+from chartinsight_lib.base_prices import learn_chain
+from chartinsight_lib.clients.base import Batch, LiveSource, Source
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import store
 from chartinsight_lib.domain import FACTOR, MARKETS, Flag
-from chartinsight_lib.errors import ChartInsightError, RunFailed, SchemaError
+from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed, SchemaError
 from chartinsight_lib.factors import learn_factors
 
-DAILY = "1d"
+DAILY, INTRADAY = "1d", "5m"
+INTRADAY_LENGTH = timedelta(minutes=5)
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class Report:
             )
 
 
-def sync_instruments(engine: Engine, source: BulkSource, *, run_id: UUID, clock: Clock) -> Report:
+def sync_instruments(engine: Engine, source: Source, *, run_id: UUID, clock: Clock) -> Report:
     """Store the source's list of instruments; one that the list lacks is kept as it is."""
     listed = source.instruments()
     with engine.begin() as conn:
@@ -57,19 +60,86 @@ def sync_instruments(engine: Engine, source: BulkSource, *, run_id: UUID, clock:
     return Report("sync_instruments", {source.name: rows})
 
 
-def collect_daily(engine: Engine, source: BulkSource, *, run_id: UUID, clock: Clock) -> Report:
+def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock) -> Report:
     """Store the source's daily bars: what is new or changed, no bar of an unfinished day as final, no bar twice.
 
     A batch or an instrument that cannot be stored is named in the report, and the others are stored.
 
     Raises:
-        ConfigError, SchemaError: the source itself cannot be read; batches before that are stored.
+        ConfigError, SchemaError, UpstreamError: the source itself cannot be read; batches before that are stored.
     """
-    report = Report("collect_daily")
-    for batch in source.daily():
+    with engine.connect() as conn:
+        held = {code: ts.date() for code, ts in store.newest_final(conn, source.market, DAILY).items()}
+
+    def store_daily(conn: Connection, batch: Batch) -> _Outcome:
+        today = clock().astimezone(MARKETS[source.market].zone).date()
+        bars = normalise.daily(
+            batch.records, market=source.market, today=today, provisional_from=source.provisional_from(today)
+        )
+        return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
+
+    return _collect(engine, source, "collect_daily", source.daily(held), store_daily, run_id, clock)
+
+
+def collect_quotes(engine: Engine, source: Source, *, run_id: UUID, clock: Clock) -> Report:
+    """Store the running daily bars of a whole market, all of them provisional; a hundred instruments are one item.
+
+    Raises:
+        ConfigError: the source knows no running day.
+    """
+
+    def store_quotes(conn: Connection, batch: Batch) -> _Outcome:
+        today = clock().astimezone(MARKETS[source.market].zone).date()
+        bars = normalise.daily(batch.records, market=source.market, today=today, provisional_from=today)
+        return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
+
+    quotes = _live(source).quotes()
+    return _collect(engine, source, "collect_quotes", quotes, store_quotes, run_id, clock)
+
+
+def collect_intraday(
+    engine: Engine, source: Source, codes: Sequence[str], *, run_id: UUID, clock: Clock, most_traded: int = 10
+) -> Report:
+    """Store five-minute bars of some instruments; the bar that is still forming is provisional.
+
+    Args:
+        codes: which; empty: the `most_traded` stocks of the newest final day.
+    Raises:
+        ConfigError: the source has no bars of less than a day.
+    """
+    live = _live(source)
+    with engine.connect() as conn:
+        wanted = list(codes) or store.most_traded(conn, source.market, most_traded)
+        held = store.newest_final(conn, source.market, INTRADAY)
+
+    def store_intraday(conn: Connection, batch: Batch) -> _Outcome:
+        now = clock()
+        bars = normalise.intraday(batch.records, market=source.market, now=now, provisional_from=_first_unfinished(now))
+        return _store_bars(conn, batch, bars, INTRADAY, source, run_id, clock)
+
+    bars = live.intraday(wanted, held)
+    return _collect(engine, source, "collect_intraday", bars, store_intraday, run_id, clock)
+
+
+_Outcome = tuple[dict[str, int], dict[str, str]]
+"""Rows of a batch by what became of them, and why instruments in it were refused."""
+
+
+def _collect(
+    engine: Engine,
+    source: Source,
+    job: str,
+    batches: Iterable[Batch],
+    store_batch: Callable[[Connection, Batch], _Outcome],
+    run_id: UUID,
+    clock: Clock,
+) -> Report:
+    report = Report(job)
+    for batch in batches:
         try:
             with engine.begin() as conn:
-                rows, refused = _store_daily(conn, batch, source, run_id, clock)
+                rows, refused = store_batch(conn, batch)
+                refused |= batch.errors
                 for item in {batch.name, *refused}:
                     counted = rows if item == batch.name else {}  # a batch may be an instrument
                     ledger.record_item(
@@ -87,38 +157,49 @@ def collect_daily(engine: Engine, source: BulkSource, *, run_id: UUID, clock: Cl
     return report
 
 
-def _store_daily(
-    conn: Connection, batch: Batch, source: BulkSource, run_id: UUID, clock: Clock
-) -> tuple[dict[str, int], dict[str, str]]:
+def _live(source: Source) -> LiveSource:
+    if not isinstance(source, LiveSource):
+        raise ConfigError(
+            f"source {source.name!r}: it knows no running day and no bars of less than a day. Choose kiwoom or simulated."
+        )
+    return source
+
+
+def _first_unfinished(now: datetime) -> datetime:
+    """Return the start of the bar that is forming at `now`."""
+    return now - (now - datetime.min.replace(tzinfo=now.tzinfo)) % INTRADAY_LENGTH
+
+
+def _store_bars(
+    conn: Connection, batch: Batch, bars: normalise.Bars, timeframe: str, source: Source, run_id: UUID, clock: Clock
+) -> _Outcome:
     """Store one batch; return the count of its rows by what became of them, and why instruments were refused."""
-    today = clock().astimezone(MARKETS[source.market].zone).date()
-    daily = normalise.daily(
-        batch.records, market=source.market, today=today, provisional_from=source.provisional_from(today)
-    )
     ids = store.instrument_ids(conn, source.market)
-    store.stage_candles(conn, daily.candles, ids)
-    factors, refused = _factors(batch.records)
-    refused |= {found.code: _restated(found) for found in store.restated(conn, DAILY)}
-    candles = daily.candles[~daily.candles["code"].isin(refused)]
-    gaps = daily.gaps[~daily.gaps["code"].isin(refused)]
+    store.stage_candles(conn, bars.candles, ids)
+    store.keep_official_closes(conn, timeframe)
+    factors, refused, learnt = _factors(batch)
+    refused |= {found.code: _restated(found) for found in store.restated(conn, timeframe)}
+    candles = bars.candles[~bars.candles["code"].isin(refused)]
+    gaps = bars.gaps[~bars.gaps["code"].isin(refused)]
     store.drop_staged(conn, [int(ids[code]) for code in refused])
-    changes = store.upsert_staged(conn, DAILY, source=source.name, run_id=run_id)
-    store.close_gaps(conn, DAILY)
-    store.upsert_gaps(conn, gaps, ids, DAILY, source=source.name, run_id=run_id)
-    store.drop_unfinished(conn, DAILY)
+    changes = store.upsert_staged(conn, timeframe, source=source.name, run_id=run_id)
+    store.close_gaps(conn, timeframe)
+    store.upsert_gaps(conn, gaps, ids, timeframe, source=source.name, run_id=run_id)
+    store.drop_unfinished(conn, timeframe)
     store.add_quarantine(
-        conn, daily.quarantine, DAILY, market=source.market, source=source.name, item=batch.name, run_id=run_id
+        conn, bars.quarantine, timeframe, market=source.market, source=source.name, item=batch.name, run_id=run_id
     )
-    if "adj_close" in batch.records:
+    if learnt is not None:
         factors = factors[~factors["code"].isin(refused)]
-        store.forget_factors(conn, factors, _spans(candles), ids, source=source.name)
+        spans = learnt[~learnt["code"].isin(refused)]
+        store.forget_factors(conn, factors, spans, ids, source=source.name)
         store.upsert_factors(conn, factors, ids, source=source.name, detected_at=clock(), run_id=run_id)
-    rejected = daily.quarantine["action"] == "rejected"
+    rejected = bars.quarantine["action"] == "rejected"
     rows = {
-        "read": daily.rows,
+        "read": bars.rows,
         **asdict(changes),
-        "refused": len(daily.candles) - len(candles) + len(daily.gaps) - len(gaps),
-        "duplicates": daily.duplicates,
+        "refused": len(bars.candles) - len(candles) + len(bars.gaps) - len(gaps),
+        "duplicates": bars.duplicates,
         "rejected": int(rejected.sum()),
         **{str(kind): int(count) for kind, count in gaps["kind"].value_counts().items()},
         "of which provisional": int((candles["flags"] & Flag.PROVISIONAL.value != 0).sum()),
@@ -127,26 +208,27 @@ def _store_daily(
     return rows, refused
 
 
-def _spans(candles: pd.DataFrame) -> pd.DataFrame:
-    """Return code, first and last day (dates) of a candle frame."""
-    days = candles.groupby("code")["ts"].agg(["min", "max"]).reset_index()
-    return pd.DataFrame({"code": days["code"], "first": days["min"].dt.date, "last": days["max"].dt.date})
-
-
-def _factors(records: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Learn the factors of each instrument from raw and adjusted closes, where the source gives both; return them, and
-    the instruments whose two closes make no sense together, with the reason."""
-    if "adj_close" not in records:
-        return pd.DataFrame(columns=FACTOR), {}
+def _factors(batch: Batch) -> tuple[pd.DataFrame, dict[str, str], pd.DataFrame | None]:
+    """Learn the factors of a batch's instruments, where it tells of raw and adjusted prices: from `pairs`, else from a column
+    `adj_close`; return them, the instruments whose two series make no sense together, with the reason, and the days
+    (code, first, last) that they were learnt from, None where there is nothing to learn from."""
+    given = batch.pairs if batch.pairs is not None else batch.records
+    if batch.pairs is None and "adj_close" not in given:
+        return pd.DataFrame(columns=FACTOR), {}, None
+    learn = learn_factors if batch.pairs is None else learn_chain
     found: list[pd.DataFrame] = []
     unusable: dict[str, str] = {}
-    for code, own in records.groupby("code", sort=True):
+    for code, own in given.groupby("code", sort=True, observed=True):
         try:
-            found.append(learn_factors(own))
+            found.append(learn(own))
         except SchemaError as error:
             unusable[str(code)] = str(error)
     found = [frame for frame in found if not frame.empty]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=FACTOR), unusable
+    factors = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=FACTOR)
+    days = pd.DataFrame({"code": given["code"].astype("str"), "day": normalise.read_days(given["date"])}).dropna()
+    spans = days.groupby("code")["day"].agg(first="min", last="max").reset_index()
+    spans = spans.assign(first=spans["first"].dt.date, last=spans["last"].dt.date)
+    return factors, unusable, spans[spans["code"].isin(set(days["code"]) - set(unusable))]
 
 
 def _restated(found: store.Restated) -> str:

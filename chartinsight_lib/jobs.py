@@ -11,15 +11,18 @@ from chartinsight_lib.errors import ConfigError, NotFound
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # a job's name is a folder's name under runs/
 FIELDS = ("notebook", "timeout_s")
+MAY_HAVE = ("live",)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A notebook that is run by name. `notebook` is absolute; `timeout_s` bounds the whole run, seconds."""
+    """A notebook that is run by name. `notebook` is absolute; `timeout_s` bounds the whole run, seconds; a `live` one needs a
+    source that knows the running day."""
 
     name: str
     notebook: Path
     timeout_s: int
+    live: bool = False
 
 
 def read_jobs(project: Path) -> dict[str, Job]:
@@ -55,16 +58,19 @@ def _job(path: Path, project: Path, name: Any, entry: Any) -> Job:
 
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise wrong("a job's name is made of a to z, 0 to 9 and _, a letter first.")
-    if not isinstance(entry, dict) or entry.keys() != set(FIELDS):
+    if not isinstance(entry, dict) or not set(FIELDS) <= entry.keys() <= {*FIELDS, *MAY_HAVE}:
         found = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)
-        raise wrong(f"expected {' and '.join(FIELDS)}, found {found or 'nothing'}.")
+        raise wrong(f"expected {' and '.join(FIELDS)}, and perhaps {', '.join(MAY_HAVE)}; found {found or 'nothing'}.")
     timeout_s = entry["timeout_s"]
     if not isinstance(timeout_s, int) or isinstance(timeout_s, bool) or timeout_s < 1:
         raise wrong(f"timeout_s must be a whole number of seconds, 1 or more, and {timeout_s!r} is not.")
+    live = entry.get("live", False)
+    if not isinstance(live, bool):
+        raise wrong(f"live must be true or false, and {live!r} is neither.")
     notebook = project / str(entry["notebook"])
     if notebook.suffix != ".ipynb" or not notebook.is_file():
         raise wrong(f"notebook {notebook} does not exist. Expected an .ipynb file, its path as seen from {project}.")
-    return Job(name, notebook, timeout_s)
+    return Job(name, notebook, timeout_s, live)
 
 
 class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types

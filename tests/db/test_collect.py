@@ -1,7 +1,7 @@
 """From a source into the tables and the ledger: every row accounted for, twice is once, a failure leaves only its record."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 
 from chartinsight_lib import collect, ledger
 from chartinsight_lib.clients import open_source
-from chartinsight_lib.clients.base import Batch, BulkSource
+from chartinsight_lib.clients.base import Batch, Source
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import Report, collect_daily, sync_instruments
 from chartinsight_lib.db import store
@@ -31,7 +31,7 @@ CLOCK = fixed_clock(NOW)
 FATES = {"inserted", "updated", "unchanged", "refused", "duplicates", "rejected", "halted", "no-trade"}
 
 
-def run_all(engine: Engine, source: BulkSource, *, sync: bool = True) -> tuple[UUID, Report]:
+def run_all(engine: Engine, source: Source, *, sync: bool = True) -> tuple[UUID, Report]:
     """Synchronise and collect in a run of its own."""
     with ledger.notebook_run(engine, None, job="collect_daily", clock=CLOCK) as run_id:
         if sync:
@@ -71,10 +71,10 @@ def accounted(rows: dict[str, int]) -> int:
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., BulkSource]:
+def write(tmp_path: Path) -> Callable[..., Source]:
     """Writes CSV files given as {name: lines} and opens them as one source."""
 
-    def write(files: dict[str, list[str]], **options: Any) -> BulkSource:
+    def write(files: dict[str, list[str]], **options: Any) -> Source:
         for name, lines in files.items():
             header = "code,date,open,high,low,close,volume"
             if lines and lines[0].count(",") > header.count(","):
@@ -105,7 +105,7 @@ class Made:
     def provisional_from(self, today: date) -> date | None:
         return self.unfinished
 
-    def daily(self) -> Iterator[Batch]:
+    def daily(self, held: Mapping[str, date]) -> Iterator[Batch]:
         for name, records in self.batches:
             self.asked.append(name)
             yield Batch(name, records.assign(row=range(1, len(records) + 1)))

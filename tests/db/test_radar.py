@@ -259,7 +259,7 @@ class Until:
     def provisional_from(self, today: date) -> None:
         return None
 
-    def daily(self) -> Any:
+    def daily(self, held: Any) -> Any:
         for batch in open_source("sample").daily():
             records = batch.records
             kept = records if self.last is None else records[pd.to_datetime(records["date"]).dt.date <= self.last]
@@ -429,7 +429,7 @@ def test_a_chart_holds_bars_pivots_and_a_trend_for_each_bar(shown, timeframe, ba
 def test_the_chart_of_a_split_instrument_says_that_it_was_undone(shown):
     found = shown.chart(int(shown.table().index[1]), "1d")
     assert found.candles["close"].tolist() == [50.0] * 20 + [100.0] * 40
-    assert found.basis.startswith("raw prices, 1 split")
+    assert found.basis.startswith("raw prices, 1 corporate action")
 
 
 def test_an_unfinished_bar_changes_no_pivot_and_no_trend(shown, loader):

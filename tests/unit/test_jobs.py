@@ -46,8 +46,11 @@ def test_jobs_are_read_in_the_order_of_the_file(project):
     ]
 
 
-def test_the_projects_own_jobs_run_instruments_then_candles_then_the_scan():
-    assert list(read_jobs(ROOT)) == ["sync_instruments", "collect_daily", "scan_radar"]
+def test_the_projects_own_jobs_run_instruments_then_candles_then_the_running_day_then_the_scan():
+    assert list(read_jobs(ROOT)) == [
+        *("sync_instruments", "collect_daily", "collect_quotes", "collect_intraday", "scan_radar")
+    ]
+    assert [job.name for job in read_jobs(ROOT).values() if job.live] == ["collect_quotes", "collect_intraday"]
 
 
 def test_an_unknown_job_names_those_that_are_known(project):
@@ -83,12 +86,18 @@ def test_a_file_that_is_no_list_of_jobs_is_named(project, listed, sentence):
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ("scan: {notebook: notebooks/a.ipynb}", "scan: expected notebook and timeout_s, found notebook."),
-        ("scan:", "scan: expected notebook and timeout_s, found None."),
-        ("scan: notebooks/a.ipynb", "scan: expected notebook and timeout_s, found 'notebooks/a.ipynb'."),
+        (
+            "scan: {notebook: notebooks/a.ipynb}",
+            "scan: expected notebook and timeout_s, and perhaps live; found notebook.",
+        ),
+        ("scan:", "scan: expected notebook and timeout_s, and perhaps live; found None."),
+        (
+            "scan: notebooks/a.ipynb",
+            "scan: expected notebook and timeout_s, and perhaps live; found 'notebooks/a.ipynb'.",
+        ),
         (
             "scan: {notebook: notebooks/a.ipynb, timeout_s: 60, retires: 3}",
-            "scan: expected notebook and timeout_s, found notebook, timeout_s, retires.",
+            "scan: expected notebook and timeout_s, and perhaps live; found notebook, timeout_s, retires.",
         ),
         (
             "scan: {notebook: notebooks/a.ipynb, timeout_s: soon}",

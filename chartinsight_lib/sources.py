@@ -1,0 +1,152 @@
+"""Which source a person means, opened: files and the sample as they are, Kiwoom with the quota and token that programs share.
+
+What does not come from Kiwoom's own hosts is simulated, whatever it is called: it gets the market SIM and a name that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from chartinsight_lib.clients import open_source as open_bulk
+from chartinsight_lib.clients.base import Source
+from chartinsight_lib.errors import ConfigError
+from chartinsight_lib.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from chartinsight_lib.clients.kiwoom import KiwoomClient
+    from chartinsight_lib.clients.kiwoom_auth import Credentials
+
+LIVE = ("kiwoom", "simulated")
+"""Sources that know the running day."""
+KEYRING = "chartinsight"
+KEYS_ADVICE = (
+    "Write CHARTINSIGHT_KIWOOM_APPKEY and CHARTINSIGHT_KIWOOM_SECRETKEY into .env, or keep them in the keyring: "
+    "`keyring set chartinsight kiwoom_appkey` and `keyring set chartinsight kiwoom_secretkey`. Both are on Kiwoom's REST API "
+    "page."
+)
+
+
+def open_source(
+    spec: str,
+    settings: Settings,
+    engine: Engine | None = None,
+    *,
+    market: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    last_day: str = "provisional",
+    codes: Sequence[str] = (),
+) -> Source:
+    """Open the source that `spec` names; nothing is asked of it yet.
+
+    Args:
+        spec: "kiwoom", "simulated", or what `clients.open_source` takes.
+        engine: acts as the loader; Kiwoom's quota and token are shared through it. None: this process keeps its own.
+        market, columns, last_day: for files; see `clients.open_source`.
+        codes: for Kiwoom: collect these instruments alone.
+    Raises:
+        ConfigError: the spec, an option or a path is wrong, a key is missing, or no simulator is named.
+    """
+    if spec not in LIVE:
+        if codes:
+            raise ConfigError(f"source {spec!r}: single codes can be asked of {' and '.join(LIVE)} alone.")
+        return open_bulk(spec, market=market, columns=columns, last_day=last_day)
+    from chartinsight_lib.clients.kiwoom_source import KiwoomSource
+
+    own = live_market(spec, settings)
+    if columns or market not in {None, own}:
+        raise ConfigError(f"source {spec!r}: it has its own market ({own}) and columns. Leave both options out.")
+    name = "kiwoom" if own == "KRX" else f"simulated ({_label(settings)})"
+    return KiwoomSource(
+        kiwoom_client(settings, engine), name=name, market=own, clock=settings.clock, years=settings.kiwoom_years,
+        codes=codes, workers=settings.kiwoom_workers,
+    )  # fmt: skip
+
+
+def live_market(spec: str, settings: Settings) -> str:
+    """Return the market that a live source is of: KRX for Kiwoom's own hosts, SIM for every other.
+
+    Raises:
+        ConfigError: a simulated source is asked for, and the address is Kiwoom's.
+    """
+    from chartinsight_lib.clients.kiwoom import is_kiwoom
+
+    if not is_kiwoom(settings.kiwoom_url):
+        return "SIM"
+    if spec == "simulated":
+        raise ConfigError(
+            "source 'simulated': no simulator is named. `./studio up` starts one of its own; for another one, run "
+            "`chartinsight simulate` and set CHARTINSIGHT_KIWOOM_URL to the address that it prints."
+        )
+    return "KRX"
+
+
+def kiwoom_client(settings: Settings, engine: Engine | None = None) -> KiwoomClient:
+    """Return a client for the host and keys of the settings; see `open_source`. Raises ConfigError without keys."""
+    from chartinsight_lib.clients.kiwoom import KiwoomClient, is_kiwoom, usual_rate
+    from chartinsight_lib.clients.kiwoom_auth import BETWEEN_ISSUES_S, Token
+    from chartinsight_lib.pace import LocalSlots, Pacer, Slots
+
+    keys = credentials(settings)
+    slots: Slots = LocalSlots()
+    tokens = None
+    if engine is not None:
+        from chartinsight_lib.db.pace import SharedSlots
+        from chartinsight_lib.db.tokens import SealedTokens
+
+        slots = SharedSlots(engine, keys.fingerprint)
+        tokens = SealedTokens(engine, keys.secretkey, Token, settings.clock)
+    url = settings.kiwoom_url
+    return KiwoomClient(
+        keys,
+        base_url=url,
+        pacer=Pacer(slots, settings.kiwoom_rate or usual_rate(url)),
+        total=Pacer(slots, settings.kiwoom_total_rate) if settings.kiwoom_total_rate else None,
+        tokens=tokens,
+        clock=settings.clock,
+        # A simulator's clock may run a hundred times as fast, and it issues as often as it is asked.
+        between_issues_s=BETWEEN_ISSUES_S if is_kiwoom(url) else 0.0,
+    )
+
+
+def credentials(settings: Settings) -> Credentials:
+    """Return the two keys: of the settings, else of the system's keyring. Raises ConfigError when one is missing."""
+    from chartinsight_lib.clients.kiwoom_auth import Credentials
+
+    found: dict[str, str] = {}
+    for name, given in (("kiwoom_appkey", settings.kiwoom_appkey), ("kiwoom_secretkey", settings.kiwoom_secretkey)):
+        value = given.get_secret_value().strip() if given is not None else _from_keyring(name)
+        if not value:
+            raise ConfigError(f"kiwoom: the {name.removeprefix('kiwoom_')} is missing. {KEYS_ADVICE}")
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise ConfigError(
+                f"kiwoom: the {name.removeprefix('kiwoom_')} holds a space or a character that no key has. Copy it anew."
+            )
+        found[name] = value
+    return Credentials(found["kiwoom_appkey"], found["kiwoom_secretkey"])
+
+
+def _from_keyring(name: str) -> str:
+    import keyring
+    from keyring.errors import KeyringError
+
+    try:
+        return keyring.get_password(KEYRING, name) or ""
+    except KeyringError:  # this machine has none, or it is locked
+        return ""
+
+
+def _label(settings: Settings) -> str:
+    """Ask a simulator what it simulates. Raises ConfigError when it does not answer, or is none."""
+    import httpx
+
+    url = settings.kiwoom_url.rstrip("/")
+    try:
+        return str(httpx.get(f"{url}/_simulator", timeout=5, trust_env=False).raise_for_status().json()["label"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"source 'simulated': no simulator answers at {url} ({type(error).__name__}). Start one: `chartinsight simulate`, "
+            "and set CHARTINSIGHT_KIWOOM_URL to the address that it prints."
+        ) from None
