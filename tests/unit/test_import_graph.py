@@ -25,6 +25,7 @@ BUILDS_AN_ENVIRONMENT = {
     "cli": "psql and JupyterLab get the user's environment, with the database's address added",
     "runner": "a job's kernel gets the user's environment, with the loader's address added",
     "dashboard": "Voila gets a few named variables and no others",
+    "simulation": "the simulator gets the user's environment, with keys of its own added",
     "db.embedded": "PostgreSQL, run as another user, gets PATH and no others",
 }
 
@@ -88,7 +89,9 @@ def names_used(tree: ast.Module) -> set[str]:
     )
 
 
-PURE = {"analysis", "timeframes", "normalise"} | {room(name) for name in modules() if name.startswith("chart")}
+PURE = {"analysis", "timeframes", "normalise", "normalise_kiwoom", "factors", "base_prices"} | {
+    room(name) for name in modules() if name.startswith("chart")
+}
 
 
 @pytest.mark.parametrize("name", of(*PURE))
@@ -105,9 +108,22 @@ def test_nouns_and_errors_import_nothing_of_the_project(name):
 
 @pytest.mark.parametrize("name", of("clients", "db"))
 def test_clients_and_database_do_not_know_one_another(name):
-    assert rooms_of(name) <= {"domain", "errors", "clock", "settings", "timeframes", "normalise", "processes"}
+    pure = {"timeframes", "normalise", "normalise_kiwoom", "pace"}
+    assert rooms_of(name) <= {"domain", "errors", "clock", "settings", "processes"} | pure
     if room(name) == "clients":
         assert foreign(name) & {"sqlalchemy", "psycopg2", "alembic"} == set()
+
+
+@pytest.mark.parametrize("name", of("simulator"))
+def test_the_simulator_shares_nothing_with_the_client_but_the_specification(name):
+    assert not [
+        theirs for theirs in own(name) if theirs.startswith(("clients.kiwoom", "clients._http", "normalise_kiwoom"))
+    ]
+
+
+@pytest.mark.parametrize("name", of("clients", "normalise_kiwoom"))
+def test_the_client_shares_nothing_with_the_simulator_but_the_specification(name):
+    assert "simulator" not in rooms_of(name)
 
 
 @pytest.mark.parametrize("name", of("widgets"))
