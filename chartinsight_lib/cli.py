@@ -4,8 +4,10 @@ import functools
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +58,9 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what says where the data come from; the command gets them as one `Options`."""
 
     @click.option(
-        "--source", help="sample, or files:PATH[,PATH…] (CSV or Parquet).  [default: CHARTINSIGHT_SOURCE, else sample]"
+        "--source",
+        help="simulated, kiwoom, sample, or files:PATH[,PATH…] (CSV or Parquet).  "
+        "[default: CHARTINSIGHT_SOURCE, else simulated]",
     )
     @click.option("--market", help="Market of the files: KRX or US.  [default: from the looks of the codes]")
     @click.option("--map", "columns", multiple=True, callback=_pairs, metavar="OURS=THEIRS",
@@ -105,11 +109,12 @@ def up_command(settings: Settings, options: "Options", port: int | None, once: b
 @_source_options
 def pipeline_command(settings: Settings, options: "Options") -> None:
     """Run all jobs once, as `up --once` does, on a database that is migrated already: the login of the loader will do."""
-    from chartinsight_lib.studio import interruptible, prepared, run_pipeline
+    from chartinsight_lib.studio import interruptible, prepared, run_pipeline, source_settings
 
-    market = options.market_code()
-    with interruptible(), prepared(settings, click.echo) as database:
-        failures = run_pipeline(database, settings, options, market, click.echo)
+    with interruptible(), source_settings(settings, options) as own:
+        market = options.market_code(own)
+        with prepared(own, click.echo) as database:
+            failures = run_pipeline(database, own, options, market, click.echo)
     _check_failures(failures)
 
 
@@ -241,6 +246,64 @@ def lab_command(port: int) -> None:
         sys.exit(run_interactive(command, cwd=settings.project))
 
 
+@main.command("simulate")
+@click.option("--port", type=click.IntRange(1, 65535), default=8899, show_default=True, help="On 127.0.0.1.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Which market is made up.")
+@click.option("--instruments", type=int, default=300, show_default=True, help="How many instruments it has.")
+@click.option("--replay", metavar="PATH|URL", help="Serve recorded candles instead: files, or a tradesmart database.")
+@click.option("--start", metavar="TIME", help="Simulated time to start at, ISO 8601 with an offset, or `now`.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="Simulated seconds per second; 0: it stands.")
+@click.option("--skip-closed/--no-skip-closed", default=False, show_default=True, help="Leave out nights and holidays.")
+@click.option(
+    "--profile", type=click.Choice(["real", "mock"]), default="real", show_default=True, help="Which host to be."
+)
+@click.option(
+    "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A script of faults, YAML."
+)
+@click.option(
+    "--log", type=click.Path(dir_okay=False, path_type=Path), help="Write each request here, a line of JSON each."
+)
+@click.option("--clock-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the clock here for others.")
+@click.option("--resume", is_flag=True, help="Go on where the clock of --clock-file stood last.")
+@_edge
+def simulate_command(
+    port: int, seed: int, instruments: int, replay: str | None, start: str | None, speed: float, skip_closed: bool,
+    profile: str, faults: Path | None, log: Path | None, clock_file: Path | None, resume: bool,
+) -> None:  # fmt: skip
+    """Serve a simulated market as Kiwoom's REST API and WebSocket do, with keys of the settings or two fixed ones."""
+    from chartinsight_lib.clock import clock_from
+    from chartinsight_lib.simulator.process import Plan, run, server_options
+    from chartinsight_lib.studio import interruptible
+
+    settings = Settings.from_env()
+    given = settings.kiwoom_appkey, settings.kiwoom_secretkey
+    keys = {given[0].get_secret_value(): given[1].get_secret_value()} if given[0] and given[1] else {}
+    options = server_options(keys=keys, profile=profile, faults=faults, log=log, skip_closed=skip_closed)
+    when = None if start is None else clock_from(None if start == "now" else start)()
+    plan = Plan(seed, instruments, replay, when, speed, clock_file, resume)
+
+    def ready(url: str, now: datetime) -> None:
+        shown = "the keys of the settings" if keys else "appkey simulated-appkey, secretkey simulated-secretkey"
+        click.echo(f"simulated Kiwoom: {url}  ({shown})\nit is {now:%Y-%m-%d %H:%M} KST there. Ctrl-C stops it.")
+
+    with interruptible():
+        run(plan, options, port=port, stop=threading.Event(), ready=ready)
+
+
+@main.command("doctor")
+@_edge
+def doctor_command() -> None:
+    """Check database, keys and connection to Kiwoom; say exactly what is wrong, and what to do."""
+    from chartinsight_lib.doctor import examine
+
+    wrong = 0
+    for finding in examine(Settings.from_env()):
+        click.echo(f"  {'ok' if finding.good else 'WRONG':<6} {finding.what:<12} {finding.says}")
+        wrong += not finding.good
+    if wrong:
+        raise ChartInsightError(f"doctor: {wrong} of the checks failed; see above.")
+
+
 def _absolute(source: str) -> str:
     """Paths of a files: source are a person's, relative to where they stand; the notebooks run elsewhere."""
     kind, _, paths = source.partition(":")
@@ -249,3 +312,7 @@ def _absolute(source: str) -> str:
     return "files:" + ",".join(
         str(Path(path.strip()).expanduser().absolute()) for path in paths.split(",") if path.strip()
     )
+
+
+if __name__ == "__main__":
+    main()

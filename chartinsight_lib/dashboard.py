@@ -81,6 +81,12 @@ class Dashboard:
         """Return when the server ends, however it ends."""
         self._process.wait()
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for up to so many seconds; return whether the server has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.running
+
     def stop(self) -> None:
         """End the server and its kernels: ask first, then kill. May be repeated."""
         # Kernels lead process groups of their own, so they are looked for as descendants, while they still are.

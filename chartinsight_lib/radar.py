@@ -139,6 +139,7 @@ class Status:
     instruments: int = 0
     scanned: int = 0
     scanned_at: datetime | None = None
+    collected_at: datetime | None = None
     last_bar: date | None = None
     provisional: int = 0
     stale: str | None = None
@@ -217,14 +218,14 @@ class Radar:
         with self._engine.connect() as conn:
             found = query.instrument(conn, instrument_id)
             daily = query.candles(conn, instrument_id)
-            source, splits = query.provenance(conn, instrument_id)
+            source, events = query.provenance(conn, instrument_id)
         if daily.empty:
             raise NotEnoughHistory(f"{found.code}: no bar is held. Collect it first.")
         candles = aggregate(daily, timeframe)
         pivots, trend = analyse(candles)
         basis = (
-            f"raw prices, {splits} split{'s' if splits > 1 else ''} undone"
-            if splits
+            f"raw prices, {events} corporate action{'s' if events > 1 else ''} undone"
+            if events
             else "prices as the source gave them"
         )
         return ChartData(found, timeframe, candles, pivots, trend, daily.index[-1].date(), source, basis)

@@ -150,6 +150,7 @@ def _environment(database: Database, settings: Settings, run_id: UUID) -> dict[s
     """What a job's kernel sees: the process's environment, with the loader's address instead of the login's."""
     return {
         **os.environ,
+        **settings.for_children(),
         "DATABASE_URL": database.url(Role.LOADER),
         f"{PREFIX}HOME": str(settings.home),
         RUN_ID: str(run_id),

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from chartinsight_lib import ledger
-from chartinsight_lib.clients import open_source
 from chartinsight_lib.db import query
 from chartinsight_lib.db.embedded import write_private
 from chartinsight_lib.db.engine import Database, open_database
@@ -27,6 +26,9 @@ from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.runner import discard_unfinished, run_job
 from chartinsight_lib.settings import Settings
+from chartinsight_lib.simulation import simulated_market
+from chartinsight_lib.sources import LIVE, credentials, live_market, open_source
+from chartinsight_lib.standing import keep_collecting
 
 if TYPE_CHECKING:
     from chartinsight_lib.dashboard import Dashboard
@@ -47,10 +49,25 @@ class Options:
     port: int | None = None
     once: bool = False
 
-    def market_code(self) -> str:
+    @property
+    def live(self) -> bool:
+        """Whether the source knows the running day."""
+        return self.source in LIVE
+
+    def invents(self, settings: Settings) -> bool:
+        """Whether a simulator has to be started for the source: it is `simulated`, and the settings name no simulator."""
+        from chartinsight_lib.clients.kiwoom import is_kiwoom
+
+        return self.source == "simulated" and is_kiwoom(settings.kiwoom_url)
+
+    def market_code(self, settings: Settings) -> str:
         """Return the market of the source, which is looked into. Raises ConfigError or SchemaError for a wrong source."""
+        if self.live:
+            credentials(settings)  # a missing key is said before anything starts
+            return live_market(self.source, settings)
         columns = self.columns or None
-        return open_source(self.source, market=self.market, columns=columns, last_day=self.last_day).market
+        source = open_source(self.source, settings, market=self.market, columns=columns, last_day=self.last_day)
+        return source.market
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +88,11 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
     told: dict[str, Any] = {"source": options.source, "market": market, "columns": dict(options.columns)}
     failures: list[str] = []
     for job in read_jobs(settings.project).values():
-        if job.name == "scan_radar":
+        if job.live and not options.live:
+            continue
+        if job.live:
+            parameters: dict[str, Any] = {"source": options.source}
+        elif job.name == "scan_radar":
             # A file or the sample is history by nature: its newest day is named, so that the scan does not call it stale.
             parameters = {"market": market, "as_of": _newest_day(database, market)}
         else:
@@ -80,7 +101,7 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
         try:
             run = run_job(database, settings, job, parameters)
         except RunFailed as error:
-            if job.name != "collect_daily" or not _newest_day(database, market):
+            if job.name == "scan_radar" or not _newest_day(database, market):
                 raise
             failures.append(str(error))
             say(f"  {job.name:<17} FAILED, going on with what is stored: {error}")
@@ -136,6 +157,21 @@ def _close_lost_runs(database: Database, settings: Settings) -> int:
     return len(lost)
 
 
+@contextmanager
+def source_settings(settings: Settings, options: Options) -> Iterator[Settings]:
+    """Give the settings under which a source is collected from: for `simulated`, a simulator is started and named, unless
+    the settings name one. Raises ConfigError."""
+    if not options.invents(settings):
+        yield settings
+        return
+    if settings.now is not None:
+        raise ConfigError(
+            "simulated market: it has a clock of its own, and CHARTINSIGHT_NOW fixes another. Unset that, or choose --source."
+        )
+    with simulated_market(settings) as simulated:
+        yield simulated
+
+
 def serve_radar(
     database: Database, settings: Settings, *, port: int, market: str | None, host: str = "127.0.0.1"
 ) -> "Dashboard":
@@ -165,10 +201,14 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
     """
     from chartinsight_lib.dashboard import check_port
 
-    market = options.market_code()  # a wrong source is said before anything starts
+    settings.clock()  # a wrong one is said before anything starts, like a wrong source
+    if not options.invents(settings):
+        options.market_code(settings)
     with ExitStack() as stack:
         stack.enter_context(_alone(settings.home))
         stack.enter_context(interruptible())
+        settings = stack.enter_context(source_settings(settings, options))
+        market = options.market_code(settings)
         port = options.port if options.port is not None else DEFAULT_PORT
         if not options.once:
             check_port("127.0.0.1", port)  # before the database, so that it is said at once
@@ -185,6 +225,8 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
         dashboard.wait_ready()
         done = "The jobs are done; reload the page to see what they changed." if shown else ""
         ready(standing, "A job failed; its message stands above." if failures else done)
+        if options.live:
+            keep_collecting(database, settings, options.source, market, dashboard.ended_within, say)
         dashboard.wait()
         raise ChartInsightError(
             f"radar: its server ended by itself. See {settings.home / 'radar.log'}, and start again."

@@ -37,7 +37,7 @@ class RadarReader(Protocol):
 
 
 class TradingRadar(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """The page. It reads the radar again when somebody opens it, and every minute while it is looked at."""
+    """The page. It reads the radar again when somebody opens it, and every ten seconds while it is looked at."""
 
     def __init__(self, radar: RadarReader, *, dark: bool = False) -> None:
         self._radar = radar
@@ -65,7 +65,7 @@ class TradingRadar(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
                 return
             table = self._radar.table()
         except Exception as error:
-            # The edge of the page: the next look, at most a minute away, tries again.
+            # The edge of the page: the next look, seconds away, tries again.
             _log.warning("radar", exc_info=True)
             self._shown = None
             self.status.show_error(reason(error, "The radar cannot be read"))

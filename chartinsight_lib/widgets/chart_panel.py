@@ -29,6 +29,7 @@ class ChartPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
         self._instrument_id: int | None = None
         self._data: charts.Chartable | None = None
         self._drawn = range(0)
+        self._window: tuple[float, float] | None = None  # what somebody dragged or zoomed to; None: the newest bars
         self._filling = False
         self.timeframe = ipywidgets.ToggleButtons(
             options=list(TIMEFRAMES.items()), value="1d", tooltips=["Days", "Weeks", "Months"]
@@ -72,8 +73,19 @@ class ChartPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
             self._say(reason(error, "This chart could not be loaded"))
 
     def _fill(self, data: charts.Chartable) -> None:
-        drawn = around(*first_window(data.candles), len(data.candles))
-        self._put(*charts.chart_parts(data, dark=self._dark, drawn=drawn))
+        before, n = self._data, len(data.candles)
+        same = before is not None and (before.instrument, before.timeframe) == (data.instrument, data.timeframe)
+        if before is None or not same:
+            self._window = None
+        elif self._window is not None:  # newer bars do not move what somebody looks at
+            self._window = self._window if n >= len(before.candles) else None
+        window = self._window or first_window(data.candles)
+        drawn = around(*window, n)
+        traces, layout = charts.chart_parts(data, dark=self._dark, drawn=drawn)
+        if self._window is not None:
+            layout = {name: values for name, values in layout.items() if name not in {"xaxis", "yaxis", "yaxis2"}}
+            layout |= view(data.candles, *window)
+        self._put(traces, layout)
         self._data, self._drawn = data, drawn
         self.message.value = ""
         self.remove_class("ci-nothing")
@@ -97,6 +109,7 @@ class ChartPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
             self._filling = False
 
     def _look_at_newest(self) -> None:
+        self._window = None
         if self._data is not None:
             self._look(self._data, *first_window(self._data.candles))
 
@@ -111,6 +124,7 @@ class ChartPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
             return
         # A page can send anything. Ten times the bars there are is as far as anybody zooms.
         if math.isfinite(first) and math.isfinite(last) and -10 * n - 100 <= first < last <= 11 * n + 100:
+            self._window = (first, last)
             self._look(self._data, first, last)
 
     def _look(self, data: charts.Chartable, first: float, last: float) -> None:
@@ -172,7 +186,10 @@ def _empty_figure(dark: bool) -> _Figure:
                 for name in charts.TRACES
             ],
             {"paper_bgcolor": colours.paper, "plot_bgcolor": colours.paper, "template": "none", "autosize": True}
-            | {"xaxis": {"rangeslider": {"visible": False}}, "showlegend": False},
+            # The axes are there from the start: plotly makes a missing one and fills it in one message, which its own
+            # front end refuses ("a parent attribute simultaneously"), and the chart stays blank.
+            | {axis: {"visible": True} for axis in ("xaxis", "yaxis", "yaxis2")}
+            | {"showlegend": False},
         )
     )
     figure._config = figure._config | {

@@ -14,8 +14,10 @@ import pandas as pd
 import traitlets
 
 from chartinsight_lib.chart_axes import change_text, price_text, value_text
+from chartinsight_lib.domain import MARKETS
 
 TREND_SIGNS = {"up": 1, "sideways": 0, "down": -1}
+UNFINISHED = "◦ "
 TREND_MARKS = {"up": "▲", "sideways": "–", "down": "▼"}
 YEAR_BARS = 240
 """Fewer bars than this are no year: the distance to the high of 52 weeks is marked."""
@@ -32,15 +34,15 @@ def _column(
 COLUMNS = [
     _column("code", "Code", "54px", "Code", kind="text"),
     _column("name", "Name", "minmax(60px,1fr)", "Name", kind="text"),
-    _column("close", "Close", "72px", "Close of the last final bar"),
-    _column("change_pct", "Chg %", "54px", "Change against the bar before, %", tone="change_pct"),
+    _column("close", "Last", "78px", "Close of the last final bar; ◦ the running price of an unfinished one after it"),
+    _column("change_pct", "Chg %", "54px", "Change of that price against the bar before, %", tone="change_pct"),
     _column("trend", "Trend", "46px", "Trend of the swings, and the bars it has lasted", tone="trend"),
     _column("trend_long", "Long", "34px", "Trend of the wide swings", tone="trend_long"),
     _column("high_52w_pct", "52w %", "50px", "Distance of the close to the high of 52 weeks, %"),
     _column("rsi14", "RSI", "30px", "Relative strength index over 14 bars"),
 ]
-VALUE = _column("value", "Value", "60px", "Traded value of the last final bar, in its currency")
-VOLUME = _column("volume", "Volume", "84px", "Shares traded on the last final bar")
+VALUE = _column("value", "Value", "60px", "Traded value of the same bar, in its currency")
+VOLUME = _column("volume", "Volume", "84px", "Shares traded on the same bar")
 
 
 class Scanner(anywidget.AnyWidget):
@@ -68,7 +70,9 @@ class Scanner(anywidget.AnyWidget):
         self._ids = frozenset(ids)
         sort_by = next((column["key"] for column in values["columns"] if column["key"] in {"value", "volume"}), "code")
         with self.hold_sync():
-            self.habit = "east" if len(rows) and (rows["market"] == "KRX").all() else "west"
+            self.habit = (
+                "east" if len(rows) and all(MARKETS[market].korean for market in rows["market"].unique()) else "west"
+            )
             self.sort_by = sort_by
             self.table = values
             if self.selected not in self._ids:
@@ -77,7 +81,7 @@ class Scanner(anywidget.AnyWidget):
                 self.selected = None if best is None else ids[best]
 
     def on_look(self, call: Callable[[], None]) -> None:
-        """Have `call` called when a page opens, and every minute while one is looked at."""
+        """Have `call` called when a page opens, and every ten seconds while one is looked at."""
         self._look.append(call)
 
     @traitlets.validate("selected")
@@ -103,7 +107,7 @@ def table_values(rows: pd.DataFrame) -> dict[str, Any]:
     if rows.empty:
         nothing: dict[str, list[Any]] = {column["key"]: [] for column in columns}
         return {"columns": columns, "rows": {"id": [], "search": [], "text": nothing, "sort": nothing, "hints": {}}}
-    rows = rows.sort_values("code")
+    rows = with_running(rows.sort_values("code"))
     currency = rows["currency"].tolist()
     names, codes = rows["name"].astype(str).tolist(), rows["code"].astype(str).tolist()
     days = _floats(rows, "trend_days")
@@ -111,7 +115,10 @@ def table_values(rows: pd.DataFrame) -> dict[str, Any]:
         "code": codes,
         # A source without names lets the code stand for one: it need not be read twice.
         "name": ["" if name == code else name for code, name in zip(codes, names, strict=True)],
-        "close": [price_text(x, c) for x, c in zip(_floats(rows, "close"), currency, strict=True)],
+        "close": [
+            f"{UNFINISHED if on else ''}{price_text(x, c)}"
+            for x, c, on in zip(_floats(rows, "close"), currency, rows["provisional"], strict=True)
+        ],
         "change_pct": [change_text(x).removesuffix("%") for x in _floats(rows, "change_pct")],
         "trend": [
             f"{_mark(word)} {n:.0f}" if np.isfinite(n) else _mark(word)
@@ -136,11 +143,14 @@ def table_values(rows: pd.DataFrame) -> dict[str, Any]:
             "text": text,
             "sort": sort,
             "hints": {
-                "code": _hints(rows["provisional"].tolist(), "Its newest bar is unfinished and takes no part here"),
+                "code": _hints(
+                    rows["provisional"].tolist(),
+                    "Its newest bar is unfinished: price, change and value are of it, the rest is not",
+                ),
                 "close": {
                     i: f"Of {day}: it has no final bar since"
-                    for i, day in enumerate(rows["day"])
-                    if day < rows["day"].max()
+                    for i, (day, running) in enumerate(zip(rows["day"], rows["provisional"], strict=True))
+                    if day < rows["day"].max() and not running
                 },
                 "high_52w_pct": {
                     i: f"Over the {n:.0f} bars there are" for i, n in enumerate(rows["bars_52w"]) if n < YEAR_BARS
@@ -148,6 +158,20 @@ def table_values(rows: pd.DataFrame) -> dict[str, Any]:
             },
         },
     }
+
+
+def with_running(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the numbers of the unfinished bar in place of the last final one's, where there is one."""
+    if "running_close" not in rows:
+        return rows
+    has = rows["provisional"].to_numpy(dtype=bool)
+    running, final = (rows[name].to_numpy(dtype=float, na_value=np.nan) for name in ("running_close", "final_close"))
+    return rows.assign(
+        close=np.where(has, running, rows["close"]),
+        change_pct=np.where(has, (running / final - 1) * 100, rows["change_pct"]),
+        value=np.where(has, rows["running_value"], rows["value"]),
+        volume=np.where(has, rows["running_volume"], rows["volume"]),
+    )
 
 
 def _floats(rows: pd.DataFrame, key: str) -> list[float]:

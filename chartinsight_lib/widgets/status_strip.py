@@ -38,6 +38,8 @@ def status_html(status: "Status") -> str:
         parts.append(("last bar", f"{status.last_bar:%Y-%m-%d}"))
     if status.provisional:
         parts.append(("unfinished bars", f"{status.provisional:,}"))
+    if status.collected_at:
+        parts.append(("collected", _local(status.collected_at, status.zone)))
     if status.scanned_at:
         parts.append(("scanned", _local(status.scanned_at, status.zone)))
     cells = "".join(f"<span>{f'<i>{label}</i>' if label else ''}{escape(value)}</span>" for label, value in parts)

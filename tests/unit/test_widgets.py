@@ -216,7 +216,7 @@ def test_the_table_is_text_for_people_and_numbers_for_sorting(source: StandIn):
     values = table_values(source.rows)
     rows = values["rows"]
     assert rows["id"] == [8, 7, 9]  # in the order of the codes
-    assert rows["text"]["close"] == ["120,000", "71,400", "48,000"]
+    assert rows["text"]["close"] == ["120,000", "◦ 71,400", "48,000"]
     assert rows["text"]["change_pct"] == ["–", "-1.50", "+2.00"]
     assert rows["sort"]["change_pct"] == [None, -1.5, 2.0]
     assert rows["text"]["trend"] == ["▼ 3", "▲ 12", "– 40"]

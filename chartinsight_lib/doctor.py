@@ -1,0 +1,66 @@
+"""Looks a machine over before it collects: database, keys, Kiwoom's answer. Each finding says what to do."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+from chartinsight_lib.clients.kiwoom import KST, KiwoomClient, is_kiwoom, usual_rate
+from chartinsight_lib.db.engine import open_database
+from chartinsight_lib.db.migrate import check_schema
+from chartinsight_lib.db.roles import Role
+from chartinsight_lib.errors import ChartInsightError
+from chartinsight_lib.settings import Settings
+from chartinsight_lib.sources import credentials, kiwoom_client
+
+SAMSUNG = "005930"
+"""An instrument that Kiwoom is asked for; any server that lacks it says so, which is an answer too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, whether it is well, and a sentence."""
+
+    what: str
+    good: bool
+    says: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Check one thing after another; what depends on something that is wrong is not tried."""
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(open_database(settings))
+            version = check_schema(database)
+            engine = database.engine(Role.LOADER)
+            stack.callback(engine.dispose)
+            where = f"embedded, port {database.embedded.port}" if database.embedded else "DATABASE_URL"
+            yield Finding("database", True, f"tradesmart ({where}), schema {version}")
+        except ChartInsightError as error:
+            yield Finding("database", False, f"{error} Quota and token are not shared with other programs without it.")
+            engine = None
+        url = settings.kiwoom_url
+        rate = settings.kiwoom_rate or usual_rate(url)
+        kind = "Kiwoom's own host" if is_kiwoom(url) else "no host of Kiwoom's: what it says counts as simulated"
+        yield Finding("host", True, f"{url} ({kind}), {rate:g} requests per second and API id")
+        try:
+            keys = credentials(settings)
+            yield Finding("keys", True, f"both are there (fingerprint {keys.fingerprint})")
+            client = stack.enter_context(kiwoom_client(settings, engine))
+        except ChartInsightError as error:
+            yield Finding("keys", False, str(error))
+            return
+        yield from _ask(client, settings)
+
+
+def _ask(client: KiwoomClient, settings: Settings) -> Iterator[Finding]:
+    try:
+        until = client.check()
+        left = until - settings.clock()
+        yield Finding("token", left > timedelta(0), f"good until {until.astimezone(KST):%Y-%m-%d %H:%M} KST")
+        row = client.instrument(SAMSUNG)
+        yield Finding(
+            "data", True, f"{SAMSUNG} is {row.get('name', '')}, last price {row.get('lastPrice', '').lstrip('0')} won"
+        )
+    except ChartInsightError as error:
+        yield Finding("kiwoom", False, str(error))
