@@ -33,21 +33,21 @@ def learn_chain(pairs: pd.DataFrame) -> pd.DataFrame:
     """Learn the corporate actions of one instrument from raw and adjusted bars of the same days.
 
     Args:
-        pairs: (days) code, date, open, high, low, close, volume, and the same with `adj_`; won and shares, in any order.
-            Adjusted bars are relative to a day on or after the newest.
+        pairs: (days) code, date, open, high, low, close, volume, and the same with `adj_`; won and shares, in any order;
+            based_on, the day that the adjusted bars are relative to, the same in every row. Where it follows the newest day,
+            an event may have taken effect on it, and is learnt too.
     Returns:
         the columns `domain.FACTOR`, ascending in ex_date (a `datetime.date`); volume_factor is 1 / price_factor; kind is
         `split` (a usual ratio of shares, either way) or `rights` (rights and bonus issues, mergers and the like).
     Raises:
-        SchemaError: a column is missing, the ratio steps too often for corporate actions, or the newest adjusted bar is no
-            raw one.
+        SchemaError: a column is missing, or the ratio steps too often for corporate actions.
     """
-    require(pairs, ["code", "date", *NUMBERS, *(f"adj_{name}" for name in NUMBERS)])
+    require(pairs, ["code", "date", "based_on", *NUMBERS, *(f"adj_{name}" for name in NUMBERS)])
     kinds = {"code": "str", "price_factor": "float64", "volume_factor": "float64", "kind": "str"}
     nothing = pd.DataFrame(columns=FACTOR).astype(kinds)
     if pairs.empty:
         return nothing
-    numbers = {name: read_numbers(pairs[name]) for name in pairs.columns if name not in {"code", "date"}}
+    numbers = {name: read_numbers(pairs[name]) for name in pairs.columns if name not in {"code", "date", "based_on"}}
     days = read_days(pairs["date"])
     good = ~np.isnat(days)
     for name in PRICES:
@@ -60,7 +60,11 @@ def learn_chain(pairs: pd.DataFrame) -> pd.DataFrame:
     if all(np.array_equal(numbers[name], numbers[f"adj_{name}"]) for name in PRICES):
         return nothing  # as of most instruments
     code = str(pairs["code"].iloc[0])
-    chain = list(_chain(code, _spans(code, numbers), numbers["close"]))
+    base = read_days(pairs["based_on"].iloc[:1])[0]
+    if np.isnat(base) or base < days[-1]:
+        raise SchemaError(f"factors {code}: its adjusted bars are relative to {base}, and the newest is of {days[-1]}.")
+    days = np.append(days, base)
+    chain = list(_chain(_spans(code, numbers), numbers["close"]))
     rows = [(code, days[at].item(), factor, 1 / factor, kind) for at, factor, kind in reversed(chain)]
     return pd.DataFrame(rows, columns=FACTOR).astype(kinds)
 
@@ -115,13 +119,10 @@ def _divide(low: Floats, high: Floats) -> list[_Span]:
     return spans
 
 
-def _chain(code: str, spans: list[_Span], close: Floats) -> Iterator[tuple[int, float, str]]:
-    """Yield (position of the ex-day, factor, kind), newest first."""
+def _chain(spans: list[_Span], close: Floats) -> Iterator[tuple[int, float, str]]:
+    """Yield (position of the ex-day, factor, kind), newest first; the position after the last day is that of `based_on`."""
     if not spans[-1].low <= 1 <= spans[-1].high:
-        raise SchemaError(
-            f"factors {code}: the newest adjusted close is not the raw one (their ratio is near {spans[-1].low:.6g}). The "
-            "adjusted prices are relative to a later day; ask for both up to the same day."
-        )
+        spans = [*spans, _Span(len(close), 1.0, 1.0)]
     product = 1.0
     for older, newer in zip(reversed(spans[:-1]), reversed(spans[1:]), strict=True):
         before = float(close[newer.start - 1])

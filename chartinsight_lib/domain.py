@@ -24,6 +24,9 @@ FACTOR = ["code", "ex_date", "price_factor", "volume_factor", "kind"]
 GAP = ["code", "ts", "kind"]
 """Columns of a gap frame: an expected bar that does not exist, and why (`halted`, `no-trade`, `missing`, `late`)."""
 
+COLLECTED = ("1m", "5m", "1d")
+"""Timeframes that are stored as they came."""
+
 DERIVED = {"1w": "1d", "1mo": "1d"}
 """Timeframes computed on read, and the collected one they are computed from."""
 

@@ -40,7 +40,7 @@ FLOWS = {
 }  # fmt: skip
 HALTED = "거래정지"
 
-_NUMBER = re.compile(r"([+-]*)(\d+(?:\.\d+)?)")
+_NUMBER = re.compile(r"([+-]*)([0-9]+(?:\.[0-9]+)?)")
 
 
 def number(written: str) -> float:

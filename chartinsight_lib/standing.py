@@ -1,7 +1,8 @@
 """What `up` does while it stands on a live source: it collects again, and scans again when a trading day has ended.
 
-A day's bars become final when the next one begins; then the daily bars are collected and the market is scanned. In between
-quotes and five-minute bars are. A job that fails is said, and the next round tries again.
+A day's bars become final when the next one begins. Shortly before its opening, when the base prices of the day are set, the
+daily bars are collected and the market is scanned; in between quotes and five-minute bars are collected. A job that fails is
+said, and the next round tries again.
 """
 
 import time
@@ -19,6 +20,7 @@ from chartinsight_lib.settings import Settings
 
 EVERY_S, EVERY_SIMULATED_S = 300.0, 10.0
 """Seconds between two rounds: on Kiwoom a bar's length, on a simulated market as often as it moves visibly."""
+DAILY_FROM = wall_time(8, 30)
 OPEN_FROM, OPEN_UNTIL = wall_time(8, 50), wall_time(20, 10)
 SATURDAY = 5
 
@@ -35,7 +37,7 @@ def keep_collecting(
     collected = settings.clock().astimezone(zone).date()
     while not ended(every_s):
         now = settings.clock().astimezone(zone)
-        if now.date() > collected:
+        if now.date() > collected and now.time() >= DAILY_FROM:
             daily = _run(database, settings, "collect_daily", {"source": source}, say)
             scanned = daily and _run(database, settings, "scan_radar", {"market": market}, say)
             collected = now.date() if scanned else collected

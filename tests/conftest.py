@@ -82,6 +82,6 @@ def loader(database: Database) -> Iterator[Engine]:
     with owner.begin() as connection:
         connection.exec_driver_sql(
             "TRUNCATE live.instruments, live.candles, live.factors, ops.runs, ops.run_items, ops.gaps, ops.quarantine, "
-            "radar.snapshot RESTART IDENTITY"
+            "radar.snapshot, ops.pace, ops.tokens RESTART IDENTITY"
         )
     owner.dispose()

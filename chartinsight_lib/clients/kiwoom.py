@@ -202,9 +202,9 @@ class KiwoomClient:
 
     def _pages(self, tr: str, body: Mapping[str, str], since: str) -> Iterator[tuple[list[Record], str]]:
         """Yield pages, newest first, and the time of each one's oldest row ("" without times), until `since` is reached."""
-        key, before = "", ""
+        key, came_by, before = "", "", ""
         for number in range(1, MAX_PAGES + 1):
-            rows, oldest, key = self._page(tr, body, key, before, number, since)
+            rows, oldest, key, came_by = self._page(tr, body, key, came_by, before, number, since)
             yield rows, oldest
             if not key or (since and oldest and oldest <= since):
                 return
@@ -214,15 +214,20 @@ class KiwoomClient:
         )
 
     def _page(
-        self, tr: str, body: Mapping[str, str], key: str, before: str, number: int, since: str
-    ) -> tuple[list[Record], str, str]:
-        """Return one page: its rows, the time of the oldest, and the key of the next ("": there is none)."""
+        self, tr: str, body: Mapping[str, str], key: str, came_by: str, before: str, number: int, since: str
+    ) -> tuple[list[Record], str, str, str]:
+        """Return one page: its rows, the time of the oldest, the key of the next ("": there is none), and its own key.
+
+        `came_by` is the key of the page before. A page that makes no sense is asked for again; then the page before is, whose
+        key may have been the fault.
+        """
         wrong = ""
-        for _ in range(RE_ASKS + 1):
+        for attempt in range(RE_ASKS + 1):
+            if attempt > 1 and number > 1:
+                key = _following(self._call(tr, body, next_key=came_by)) or key
             answer = self._call(tr, body, next_key=key)
             rows = records(tr, answer, TRS[tr].rows)
-            more = answer.headers.get("cont-yn", "").strip().upper() == "Y"
-            following = answer.headers.get("next-key", "").strip() if more else ""
+            following = _following(answer)
             oldest = _oldest(tr, rows)
             if not rows and following:
                 wrong = "has no rows, and yet more are promised"
@@ -231,7 +236,7 @@ class KiwoomClient:
             elif following and following == key and not (since and oldest <= since):
                 wrong = "names itself as the next page"
             else:
-                return rows, oldest, following
+                return rows, oldest, following, key
         raise TruncatedReply(
             f"kiwoom {tr} {_who(body)}: page {number} {wrong}; so it was {RE_ASKS + 1} times. The history is cut off there, "
             "and nothing of it was taken for whole. Try again later."
@@ -320,6 +325,12 @@ class KiwoomClient:
         for secret in (self._keys.appkey, self._keys.secretkey):
             message = message.replace(secret, "***") if secret else message
         return message
+
+
+def _following(answer: Answer) -> str:
+    """Return the key of the next page, "" where there is none."""
+    more = answer.headers.get("cont-yn", "").strip().upper() == "Y"
+    return answer.headers.get("next-key", "").strip() if more else ""
 
 
 def _who(body: Mapping[str, str]) -> str:

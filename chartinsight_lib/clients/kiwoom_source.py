@@ -149,7 +149,8 @@ class KiwoomSource:
             ]
             for rows in (raw, adjusted)
         ]
-        return frames[0].join(frames[1].add_prefix("adj_"), how="inner").reset_index().assign(code=code)
+        both = frames[0].join(frames[1].add_prefix("adj_"), how="inner").reset_index()
+        return both.assign(code=code, based_on=pd.Timestamp(self._today()))
 
     def _each(self, keys: Iterable[str], fetch: Callable[[str], _Fetched]) -> Iterator[tuple[str, _Fetched | str]]:
         """Yield what was fetched of each key, or why it could not be, in the order of the keys; several are fetched at a

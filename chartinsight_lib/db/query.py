@@ -11,7 +11,7 @@ from psycopg2 import extensions
 from sqlalchemy import Connection, text
 
 from chartinsight_lib.db.copy import copy_out, from_wire_time
-from chartinsight_lib.domain import DERIVED, NUMBERS, PRICES, Flag
+from chartinsight_lib.domain import COLLECTED, DERIVED, NUMBERS, PRICES, Flag
 from chartinsight_lib.errors import NotFound
 from chartinsight_lib.timeframes import aggregate
 
@@ -103,7 +103,7 @@ def candles(conn: Connection, instrument_id: int, timeframe: str = "1d", *, as_o
     ts = from_wire_time(held.pop("ts"))
     _undo_events(held, ts, _factors(conn, [instrument_id], as_of).get(instrument_id, []), slice(None))
     frame = pd.DataFrame(held, index=ts.rename("ts"))[[*NUMBERS, "flags"]]
-    return aggregate(frame, timeframe)
+    return frame if timeframe in COLLECTED else aggregate(frame, timeframe)
 
 
 def panel(
