@@ -6,16 +6,23 @@ import os
 import subprocess
 import sys
 import tokenize
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+from pydantic import SecretStr
 
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.runner import TYPES, run_job
 from chartinsight_lib.settings import PROJECT
+from chartinsight_lib.simulator.clock import SimulatedClock
+from chartinsight_lib.simulator.generated import GeneratedMarket
+from chartinsight_lib.simulator.model import KST
+from chartinsight_lib.simulator.options import Options as SimulatorOptions
+from chartinsight_lib.simulator.server import SimulatorServer
 
 NOTEBOOKS = sorted(path for path in (PROJECT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 JOBS = [path for path in NOTEBOOKS if path.parent.name == "jobs"]
@@ -38,16 +45,38 @@ def test_every_cell_of_every_notebook_runs_on_the_sample(database, settings, loa
     here = settings.model_copy(update={"runs_dir": tmp_path / "runs"})
     told = {"sync_instruments": {"source": "sample"}, "collect_daily": {"source": "sample"}}
     for job in read_jobs(PROJECT).values():
-        run_job(database, here, job, told.get(job.name, {"market": "US", "as_of": "2013-03-01"}))
+        if not job.live:
+            run_job(database, here, job, told.get(job.name, {"market": "US", "as_of": "2013-03-01"}))
 
     # Each with the login it has in the product: only jobs write.
-    run_all_cells(JOBS, DATABASE_URL=database.url(Role.LOADER), CHARTINSIGHT_HOME=str(settings.home))
+    live = [job.notebook for job in read_jobs(PROJECT).values() if job.live]
+    jobs = [path for path in JOBS if path not in live]
+    run_all_cells(jobs, DATABASE_URL=database.url(Role.LOADER), CHARTINSIGHT_HOME=str(settings.home))
     others = [path for path in NOTEBOOKS if path not in JOBS]
     run_all_cells(others, DATABASE_URL=database.url(Role.READER), CHARTINSIGHT_HOME=str(settings.home))
 
 
+def test_every_cell_of_the_live_jobs_runs_on_a_simulated_market(database, settings, loader, tmp_path):
+    clock = SimulatedClock(datetime(2026, 10, 13, 11, tzinfo=KST), speed=0, published=tmp_path / "clock")
+    with SimulatorServer(GeneratedMarket(3, instruments=12), clock, SimulatorOptions(quota=10_000)) as server:
+        simulated = {
+            "now": f"@{tmp_path / 'clock'}", "kiwoom_url": server.url, "kiwoom_rate": 10_000.0, "kiwoom_years": 1,
+            "kiwoom_appkey": SecretStr("simulated-appkey"), "kiwoom_secretkey": SecretStr("simulated-secretkey"),
+        }  # fmt: skip
+        here = settings.model_copy(update={"runs_dir": tmp_path / "runs", **simulated})
+        jobs = list(read_jobs(PROJECT).values())
+        for job in jobs:
+            told = {"market": "SIM"} if job.name == "scan_radar" else {"source": "simulated"}
+            run = run_job(database, here, job, told)
+            assert run.rows["read"] > 0
+        live = [job.notebook for job in jobs if job.live or job.name == "collect_daily"]
+        environment = here.for_children() | {"CHARTINSIGHT_SOURCE": "simulated"}
+        run_all_cells(live, DATABASE_URL=database.url(Role.LOADER), CHARTINSIGHT_HOME=str(settings.home), **environment)
+
+
 def run_all_cells(notebooks: list[Path], **environment: str) -> None:
-    environment |= {"CHARTINSIGHT_NOW": NOW, "CHARTINSIGHT_SOURCE": "sample", "JUPYTER_PREFER_ENV_PATH": "1"}
+    usual = {"CHARTINSIGHT_NOW": NOW, "CHARTINSIGHT_SOURCE": "sample", "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment = usual | environment
     command = [
         sys.executable,
         "-m",
