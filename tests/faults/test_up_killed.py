@@ -240,3 +240,21 @@ def test_a_closed_terminal_ends_up_but_not_under_nohup(up):
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=GONE_WITHIN_S) == 130
     assert up.left() == []
+
+
+def test_a_killed_up_takes_its_simulated_market_along_and_the_next_one_goes_on_in_it(up):
+    for job in ("collect_daily", "collect_quotes"):
+        process = up.start("--once", "--source", "simulated")
+        up.until(lambda job=job: any("simulate" in line for line in up.left()) and job in up.said, seconds=90)
+        process.kill()
+        process.wait()
+        up.all_gone()
+    process = up.start("--once", "--source", "simulated")
+    assert process.wait(timeout=90) == 0, up.said
+    up.all_gone()
+    (row,) = up.query(
+        "SELECT count(*), count(DISTINCT (code, ts)) FROM api.candles_raw WHERE market = 'SIM' AND timeframe = '1d'"
+    )
+    assert row[0] == row[1] > 100_000
+    # What is real lies beside it, and is none of it.
+    assert up.query("SELECT DISTINCT market FROM api.candles_raw WHERE source LIKE 'simulated%'") == [("SIM",)]
