@@ -483,3 +483,26 @@ def test_a_whole_market_is_collected_and_scanned(loader, shared_data):
     found = scanned(loader, clock=clock)  # the last day was fetched during the session: it is not final
     assert found.as_of == date(2025, 6, 16)
     assert len(found.snapshot) == len(Radar(loader, clock).table()) == 1872  # the others have no finished bar
+
+
+def test_the_table_has_the_running_bar_and_the_final_close_on_its_basis(shown, loader):
+    """A split takes effect on the Monday whose bar is unfinished: the Friday's close is halved before they are compared."""
+    with loader.begin() as conn:
+        factors = pd.DataFrame([("000660", date(2024, 8, 5), 0.5, 2.0, "rights")], columns=FACTOR)
+        ids = store.instrument_ids(conn, "KRX")
+        store.upsert_factors(
+            conn, factors, ids, source="test", detected_at=datetime(2024, 8, 5, tzinfo=UTC), run_id=RUN
+        )
+    table = shown.table().set_index("code")
+    running = table.loc["000660"]
+    assert bool(running["provisional"]) and running["running_close"] == 130
+    assert running["final_close"] == running["close"] / 2
+    assert table.loc["005930", "final_close"] == table.loc["005930", "close"]
+    assert not table.loc["005930", "provisional"] and math.isnan(table.loc["005930", "running_close"])
+
+
+def test_a_simulated_market_is_shown_last_and_says_so(loader):
+    for market in ("SIM", "KRX"):
+        know(loader, "000660", market=market)
+    with loader.begin() as conn:
+        assert query.markets(conn) == ["KRX", "SIM"]

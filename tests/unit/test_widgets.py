@@ -275,3 +275,63 @@ def test_a_panel_alone_shows_nothing_until_it_is_told():
     assert panel.data is not None
     panel.show(None)
     assert panel.data is None
+
+
+# The running day.
+
+
+def test_an_unfinished_bar_gives_price_change_and_value_and_is_marked(source: StandIn):
+    rows = source.rows.assign(
+        running_close=[73185.0, np.nan, np.nan], running_value=[1e12, np.nan, np.nan], running_volume=[50.0, np.nan, np.nan],
+        final_close=[71400.0, 120000.0, 48000.0],
+    )  # fmt: skip
+    text = table_values(rows)["rows"]["text"]  # in the order of the codes: 000660, 005930, 035720
+    assert text["close"] == ["120,000", "◦ 73,185", "48,000"]
+    assert text["change_pct"] == ["–", "+2.50", "+2.00"]  # 73,185 against the final 71,400
+    assert text["value"] == ["9,000억", "1.00조", "–"]
+    assert text["rsi14"] == ["40", "61", "–"]  # of final bars, as before
+
+
+def test_on_an_ex_day_the_change_is_against_the_close_on_the_new_basis(source: StandIn):
+    rows = source.rows.assign(
+        running_close=[14_280.0, np.nan, np.nan], running_value=np.nan, running_volume=np.nan,
+        final_close=[71_400.0 / 5, 120000.0, 48000.0],
+    )  # fmt: skip
+    assert table_values(rows)["rows"]["text"]["change_pct"][1] == "+0.00"
+
+
+def test_newer_bars_do_not_move_the_window_that_somebody_looks_at_and_reset_does():
+    grown = {"n": 50}
+    panel = ChartPanel(lambda instrument_id, timeframe: bars(instrument_id, timeframe, n=grown["n"]))
+    panel.show(7)
+    panel.figure.plotly_relayout({"xaxis.range": [9.5, 20.4]})
+    grown["n"] = 53
+    panel.show(7)
+    assert panel.figure.layout.xaxis.range == (9.5, 20.4)
+    assert panel.figure.layout.yaxis.range == pytest.approx((707.16, 722.84))
+    assert panel.figure.data[0].x[-1] == 32  # the window, and as much room beside it
+    panel.show(9)  # another instrument begins at its newest bars
+    assert panel.figure.layout.xaxis.range[1] > 52
+    panel.figure.plotly_relayout({"xaxis.range": [9.5, 20.4]})
+    panel._look_at_newest()
+    assert panel.figure.layout.xaxis.range[1] > 52
+
+
+def test_a_page_that_was_prepared_without_data_is_filled_without_naming_an_axis_and_its_parts_at_once(monkeypatch):
+    """plotly's front end refuses a message that does, and the chart stays blank."""
+    panel = ChartPanel(bars)
+    sent: list[set[str]] = []
+    monkeypatch.setattr(
+        panel.figure, "_send_update_msg", lambda relayout_data=None, **_: sent.append(set(relayout_data or {}))
+    )
+    panel.show(7)
+    assert any("yaxis2.range" in names or "yaxis2.gridcolor" in names for names in sent)
+    for names in sent:
+        assert [name for name in names if any(other.startswith(f"{name}.") for other in names)] == []
+
+
+@pytest.mark.parametrize(("market", "habit"), [("KRX", "east"), ("SIM", "east"), ("US", "west")])
+def test_colours_follow_the_habit_of_the_market_and_a_simulated_one_is_korean(source: StandIn, market: str, habit: str):
+    scanner = Scanner()
+    scanner.show(source.rows.assign(market=market))
+    assert scanner.habit == habit
