@@ -111,7 +111,7 @@ def pipeline_command(settings: Settings, options: "Options") -> None:
     """Run all jobs once, as `up --once` does, on a database that is migrated already: the login of the loader will do."""
     from chartinsight_lib.studio import interruptible, prepared, run_pipeline, source_settings
 
-    with interruptible(), source_settings(settings, options) as own:
+    with interruptible(), source_settings(settings, options, click.echo) as own:
         market = options.market_code(own)
         with prepared(own, click.echo) as database:
             failures = run_pipeline(database, own, options, market, click.echo)

@@ -8,10 +8,13 @@ said, and the next round tries again.
 import time
 from collections.abc import Callable, Mapping
 from datetime import time as wall_time
+from pathlib import Path
 from typing import Any
 
 from chartinsight_lib import ledger
+from chartinsight_lib.db import query
 from chartinsight_lib.db.engine import Database
+from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import MARKETS
 from chartinsight_lib.errors import RunFailed
 from chartinsight_lib.jobs import read_jobs
@@ -23,6 +26,8 @@ EVERY_S, EVERY_SIMULATED_S = 300.0, 10.0
 DAILY_FROM = wall_time(8, 30)
 OPEN_FROM, OPEN_UNTIL = wall_time(8, 50), wall_time(20, 10)
 SATURDAY = 5
+COPIES = 50
+"""So many executed copies of a repeated job are kept of a simulated market; their records in ops.runs all are."""
 
 Say = Callable[[str], None]
 
@@ -34,17 +39,43 @@ def keep_collecting(
     every_s = EVERY_SIMULATED_S if market == "SIM" else EVERY_S
     jobs = read_jobs(settings.project)
     zone = MARKETS[market].zone
-    collected = settings.clock().astimezone(zone).date()
+    collected = scanned = settings.clock().astimezone(zone).date()
     while not ended(every_s):
         now = settings.clock().astimezone(zone)
-        if now.date() > collected and now.time() >= DAILY_FROM:
-            daily = _run(database, settings, "collect_daily", {"source": source}, say)
-            scanned = daily and _run(database, settings, "scan_radar", {"market": market}, say)
-            collected = now.date() if scanned else collected
+        today = now.date()
+        if (
+            today > collected
+            and now.time() >= DAILY_FROM
+            and _run(database, settings, "collect_daily", {"source": source}, say)
+        ):
+            collected = today
+        if collected > scanned:
+            # The day is named: after a holiday the newest one is old, and nothing is wrong with that.
+            parameters = {"market": market, "as_of": newest_day(database, market)}
+            scanned = collected if _run(database, settings, "scan_radar", parameters, say) else scanned
         if now.weekday() < SATURDAY and OPEN_FROM <= now.time() < OPEN_UNTIL:
             for job in jobs.values():
                 if job.live:
                     _run(database, settings, job.name, {"source": source}, say)
+                    if market == "SIM":
+                        _discard_copies(settings.runs / job.name)
+
+
+def newest_day(database: Database, market: str) -> str:
+    """Return the date of the newest final bar held of a market, as text; "" where there is none."""
+    engine = database.engine(Role.READER)
+    try:
+        with engine.connect() as conn:
+            day = query.last_final_day(conn, market)
+    finally:
+        engine.dispose()
+    return day.isoformat() if day else ""
+
+
+def _discard_copies(folder: Path) -> None:
+    """Remove the oldest executed copies beyond COPIES."""
+    for path in sorted(folder.glob("*.ipynb"), key=lambda path: path.stat().st_mtime)[:-COPIES]:
+        path.unlink(missing_ok=True)
 
 
 def _run(database: Database, settings: Settings, name: str, parameters: Mapping[str, Any], say: Say) -> bool:

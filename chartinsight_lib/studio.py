@@ -22,13 +22,14 @@ from chartinsight_lib.db.embedded import write_private
 from chartinsight_lib.db.engine import Database, open_database
 from chartinsight_lib.db.migrate import check_schema, upgrade
 from chartinsight_lib.db.roles import Role
+from chartinsight_lib.domain import MARKETS
 from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.runner import discard_unfinished, run_job
 from chartinsight_lib.settings import Settings
-from chartinsight_lib.simulation import simulated_market
+from chartinsight_lib.simulation import SPEED, simulated_market
 from chartinsight_lib.sources import LIVE, credentials, live_market, open_source
-from chartinsight_lib.standing import keep_collecting
+from chartinsight_lib.standing import keep_collecting, newest_day
 
 if TYPE_CHECKING:
     from chartinsight_lib.dashboard import Dashboard
@@ -94,26 +95,20 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
             parameters: dict[str, Any] = {"source": options.source}
         elif job.name == "scan_radar":
             # A file or the sample is history by nature: its newest day is named, so that the scan does not call it stale.
-            parameters = {"market": market, "as_of": _newest_day(database, market)}
+            parameters = {"market": market, "as_of": newest_day(database, market)}
         else:
             parameters = told | ({"last_day": options.last_day} if job.name == "collect_daily" else {})
         started = time.monotonic()
         try:
             run = run_job(database, settings, job, parameters)
         except RunFailed as error:
-            if job.name == "scan_radar" or not _newest_day(database, market):
+            if job.name == "scan_radar" or not newest_day(database, market):
                 raise
             failures.append(str(error))
             say(f"  {job.name:<17} FAILED, going on with what is stored: {error}")
             continue
         say(f"  {job.name:<17} {time.monotonic() - started:4.1f} s  {ledger.rows_text(run.rows)}")
     return failures
-
-
-def _newest_day(database: Database, market: str) -> str:
-    with _reading(database) as conn:
-        day = query.last_final_day(conn, market)
-    return day.isoformat() if day else ""
 
 
 def _scanned(database: Database, market: str) -> str:
@@ -158,7 +153,7 @@ def _close_lost_runs(database: Database, settings: Settings) -> int:
 
 
 @contextmanager
-def source_settings(settings: Settings, options: Options) -> Iterator[Settings]:
+def source_settings(settings: Settings, options: Options, say: Say) -> Iterator[Settings]:
     """Give the settings under which a source is collected from: for `simulated`, a simulator is started and named, unless
     the settings name one. Raises ConfigError."""
     if not options.invents(settings):
@@ -169,6 +164,10 @@ def source_settings(settings: Settings, options: Options) -> Iterator[Settings]:
             "simulated market: it has a clock of its own, and CHARTINSIGHT_NOW fixes another. Unset that, or choose --source."
         )
     with simulated_market(settings) as simulated:
+        now = simulated.clock().astimezone(MARKETS["SIM"].zone)
+        say(
+            f"  {'simulator':<17}         a made-up market, not real; it is {now:%Y-%m-%d %H:%M} there, time x{SPEED:g}"
+        )
         yield simulated
 
 
@@ -207,7 +206,7 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
     with ExitStack() as stack:
         stack.enter_context(_alone(settings.home))
         stack.enter_context(interruptible())
-        settings = stack.enter_context(source_settings(settings, options))
+        settings = stack.enter_context(source_settings(settings, options, say))
         market = options.market_code(settings)
         port = options.port if options.port is not None else DEFAULT_PORT
         if not options.once:

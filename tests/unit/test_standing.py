@@ -1,0 +1,91 @@
+"""What `up` does while it stands, hour by hour, with the jobs themselves left out: which it runs, and when."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from chartinsight_lib import standing
+from chartinsight_lib.errors import RunFailed
+from chartinsight_lib.settings import PROJECT
+
+KST = ZoneInfo("Asia/Seoul")
+MONDAY = datetime(2026, 10, 12, 10, tzinfo=KST)
+ROUND = ["collect_quotes", "collect_intraday"]
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
+    """Stands through `moments`, one round each, and returns (when, job) of each run."""
+
+    def through(
+        start: datetime, moments: list[datetime], *, fails: Callable[[str], bool] = lambda _: False, market: str = "KRX"
+    ) -> list[tuple[str, str]]:
+        now, left, done = [start], list(moments), []
+
+        def run_job(_: Any, __: Any, job: Any, parameters: dict[str, Any]) -> Any:
+            done.append((f"{now[0]:%a %H:%M}", job.name))
+            scanning = {"market": market, "as_of": "2026-10-12"}
+            assert parameters == (scanning if job.name == "scan_radar" else {"source": "kiwoom"})
+            if fails(job.name):
+                raise RunFailed(f"{job.name}: it failed.")
+            return SimpleNamespace(rows={})
+
+        def ended(_: float) -> bool:
+            if left:
+                now[0] = left.pop(0)
+                return False
+            return True
+
+        monkeypatch.setattr(standing, "run_job", run_job)
+        monkeypatch.setattr(standing, "newest_day", lambda *_: "2026-10-12")
+        settings = SimpleNamespace(project=PROJECT, clock=lambda: now[0], runs=tmp_path)
+        standing.keep_collecting(None, settings, "kiwoom", market, ended, lambda _: None)
+        return done
+
+    return through
+
+
+def test_in_market_hours_quotes_and_five_minute_bars_are_collected_round_after_round(stand):
+    moments = [MONDAY + timedelta(minutes=5 * n) for n in range(2)]
+    assert stand(MONDAY, moments) == [("Mon 10:00", job) for job in ROUND] + [("Mon 10:05", job) for job in ROUND]
+
+
+@pytest.mark.parametrize("hour", [0, 6, 8, 21])
+def test_outside_market_hours_and_on_weekends_nothing_is_collected(stand, hour):
+    assert stand(MONDAY, [MONDAY.replace(hour=hour)]) == []
+    saturday = MONDAY + timedelta(days=5)
+    assert [job for _, job in stand(saturday, [saturday])] == []
+
+
+def test_shortly_before_the_next_opening_the_day_that_ended_is_collected_and_scanned_once(stand):
+    tuesday = MONDAY + timedelta(days=1)
+    moments = [tuesday.replace(hour=8, minute=minute) for minute in (0, 29, 30, 40)]
+    assert stand(MONDAY, moments) == [("Tue 08:30", "collect_daily"), ("Tue 08:30", "scan_radar")]
+
+
+def test_what_failed_is_tried_again_in_the_next_round(stand):
+    tuesday = MONDAY.replace(hour=8, minute=30) + timedelta(days=1)
+    moments = [tuesday, tuesday + timedelta(minutes=5)]
+    assert stand(MONDAY, moments, fails=lambda job: job == "collect_daily") == [
+        ("Tue 08:30", "collect_daily"), ("Tue 08:35", "collect_daily")
+    ]  # fmt: skip
+    assert stand(MONDAY, moments, fails=lambda job: job == "scan_radar") == [
+        ("Tue 08:30", "collect_daily"), ("Tue 08:30", "scan_radar"), ("Tue 08:35", "scan_radar")
+    ]  # fmt: skip
+    assert stand(MONDAY, [MONDAY], fails=lambda job: job == "collect_quotes") == [("Mon 10:00", job) for job in ROUND]
+
+
+def test_of_a_simulated_market_fifty_executed_copies_of_each_repeated_job_are_kept(stand, tmp_path):
+    folder = tmp_path / "collect_quotes"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.ipynb").touch()
+    stand(MONDAY, [MONDAY], market="KRX")
+    assert len(list(folder.iterdir())) == 60
+    stand(MONDAY, [MONDAY], market="SIM")
+    assert len(list(folder.iterdir())) == 50
