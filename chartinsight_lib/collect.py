@@ -228,7 +228,7 @@ def _factors(batch: Batch) -> tuple[pd.DataFrame, dict[str, str], pd.DataFrame |
     days = pd.DataFrame({"code": given["code"].astype("str"), "day": normalise.read_days(given["date"])}).dropna()
     spans = days.groupby("code")["day"].agg(first="min", last="max").reset_index()
     spans = spans.assign(first=spans["first"].dt.date, last=spans["last"].dt.date)
-    return factors, unusable, spans[spans["code"].isin(set(days["code"]) - set(unusable))]
+    return factors, unusable, spans[~spans["code"].isin(unusable)]
 
 
 def _restated(found: store.Restated) -> str:

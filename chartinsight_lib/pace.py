@@ -21,6 +21,8 @@ LATE_S = 0.010
 """A slot this old is not used any more: the request would crowd the next ones."""
 BATCH_S = 1.0
 """At most this long a stretch of slots is reserved at once; what a crash loses is no more."""
+TRIES = 3
+"""So many slots in a row may be overslept; the next one is used even so."""
 STEADY = 4
 """So many slots used in time, one after the other, show that a batch will be used too."""
 SLOWER, RECOVERY, SLOWEST = 1.25, 0.99, 8.0
@@ -98,20 +100,24 @@ class Pacer:
         self.interval_s = 1 / (rate * share)
         self._slots, self._monotonic, self._sleep = slots, monotonic, sleep
         self._lines: defaultdict[str, _Line] = defaultdict(_Line)
+        self._late_s = max(LATE_S, self.interval_s * 0.05)
         self._most = max(1, int(BATCH_S / self.interval_s))
 
     def wait(self, key: str, *, until: float) -> None:
         """Return at the next slot of `key`. Raises RateLimited when that lies behind `until`, a `monotonic` time."""
         line = self._lines[key]
-        with line.lock:
-            slot = self._next(key, line)
-        if slot > until:
-            raise RateLimited(
-                f"{key}: the next free place in its quota is {slot - self._monotonic():.1f} s away, and {until - slot:.1f} s "
-                "are left. Let fewer programs share the key, or allow more time."
-            )
-        if (delay := slot - self._monotonic()) > 0:
-            self._sleep(delay)
+        for _ in range(TRIES):
+            with line.lock:
+                slot = self._next(key, line)
+            if slot > until:
+                raise RateLimited(
+                    f"{key}: the next free place in its quota is {slot - self._monotonic():.1f} s away, and {until - slot:.1f} s "
+                    "are left. Let fewer programs share the key, or allow more time."
+                )
+            if (delay := slot - self._monotonic()) > 0:
+                self._sleep(delay)
+            if self._monotonic() - slot <= self._late_s:
+                return  # else it overslept, and would crowd the next ones
 
     def slow_down(self, key: str, *, wait_s: float, sent_at: float) -> None:
         """Tell that a request sent at the `monotonic` time `sent_at` was refused for its number."""
@@ -123,14 +129,13 @@ class Pacer:
 
     def _next(self, key: str, line: _Line) -> float:
         now = self._monotonic()
-        late = max(LATE_S, self.interval_s * 0.05)
-        while line.slots and line.slots[0] < now - late:
+        while line.slots and line.slots[0] < now - self._late_s:
             line.slots.popleft()
             line.used_in_time = -STEADY  # this process is too slow to use what it reserves
         if not line.slots:
             count = self._most if line.used_in_time >= STEADY else 1
             delay_s, interval_s = self._slots.reserve(key, count, self.interval_s)
-            first = self._monotonic() + delay_s
+            first = (now + self._monotonic()) / 2 + delay_s  # the answer was made between the two
             line.slots.extend(first + place * interval_s for place in range(count))
         line.used_in_time += 1
         return line.slots.popleft()

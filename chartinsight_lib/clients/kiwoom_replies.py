@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from chartinsight_lib.clients._http import Answer
 from chartinsight_lib.errors import (
@@ -110,10 +111,15 @@ def flat(api_id: str, answer: Answer, needed: str) -> Record:
 
 def blank(values: Iterable[object]) -> bool:
     """Whether a row says nothing."""
-    return all(value is None or (isinstance(value, str) and not value.strip()) for value in values)
+    for value in values:  # noqa: SIM110 - a generator costs more than the first value, which tells of nearly every row
+        if value is not None and not (isinstance(value, str) and not value.strip()):
+            return False
+    return True
 
 
-def _texts(row: dict[str, object]) -> Record:
+def _texts(row: dict[str, Any]) -> Record:
+    if set(map(type, row.values())) == {str}:  # as it should be
+        return row
     return {key: value if isinstance(value, str) else "" if value is None else str(value) for key, value in row.items()}
 
 

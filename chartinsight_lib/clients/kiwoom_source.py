@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice
 
+import numpy as np
 import pandas as pd
 
 from chartinsight_lib import normalise_kiwoom
@@ -135,21 +136,23 @@ class KiwoomSource:
                     f"kiwoom ka10081 {code}: no daily bar came, although it has been listed since {listed}. Try again later."
                 )
             return _Fetched(normalise_kiwoom.daily([], code, now=self._clock()))
-        halted = normalise_kiwoom.halted_now(state)
-        own = [row for row in raw if row["dt"] >= f"{since:%Y%m%d}"]
-        records = normalise_kiwoom.daily(own, code, now=self._clock(), halted=halted)
-        return _Fetched(records, self._pairs(code, raw, adjusted))
+        now = self._clock()
+        whole = normalise_kiwoom.daily(raw, code, now=now, halted=normalise_kiwoom.halted_now(state))
+        wanted = np.array([row["dt"] >= f"{since:%Y%m%d}" for row in raw])
+        return _Fetched(whole[wanted].reset_index(drop=True), self._pairs(code, raw, adjusted, whole))
 
-    def _pairs(self, code: str, raw: Sequence[Record], adjusted: Sequence[Record]) -> pd.DataFrame:
-        """Return raw and adjusted bars of the same finished days; today's differ, because they were read one after another."""
+    def _pairs(self, code: str, raw: Sequence[Record], adjusted: Sequence[Record], whole: pd.DataFrame) -> pd.DataFrame:
+        """Return raw and adjusted bars of the same finished days; today's differ, because they were read one after another.
+        `whole`: the raw rows, read."""
         now, today = self._clock(), f"{self._today():%Y%m%d}"
-        frames = [
-            normalise_kiwoom.daily([row for row in rows if row["dt"] != today], code, now=now).set_index("date")[
-                [*BAR_FIELDS]
-            ]
-            for rows in (raw, adjusted)
-        ]
-        both = frames[0].join(frames[1].add_prefix("adj_"), how="inner").reset_index()
+        ended = np.array([row["dt"] != today for row in raw])
+        bars = whole.loc[ended, ["date", *BAR_FIELDS]].set_index("date")
+        others = [row for row in adjusted if row["dt"] != today]
+        if others == [row for row in raw if row["dt"] != today]:  # nothing was ever adjusted, as of most instruments
+            other = bars
+        else:
+            other = normalise_kiwoom.daily(others, code, now=now).set_index("date")[[*BAR_FIELDS]]
+        both = bars.join(other.add_prefix("adj_"), how="inner").reset_index()
         return both.assign(code=code, based_on=pd.Timestamp(self._today()))
 
     def _each(self, keys: Iterable[str], fetch: Callable[[str], _Fetched]) -> Iterator[tuple[str, _Fetched | str]]:

@@ -94,7 +94,7 @@ def stage_candles(conn: Connection, candles: pd.DataFrame, ids: pd.Series) -> No
     ts = to_wire_time(candles["ts"])
     order = np.lexsort((ts, number.to_numpy("int64")))
     cursor = _cursor(conn)
-    cursor.execute("DROP TABLE IF EXISTS stage")
+    cursor.execute("DROP TABLE IF EXISTS stage, held")
     cursor.execute("""
         CREATE TEMPORARY TABLE stage (instrument_id int, ts timestamptz, open float8, high float8, low float8, close float8,
                                       volume int8, value float8, flags int2) ON COMMIT DROP
@@ -110,46 +110,67 @@ def stage_candles(conn: Connection, candles: pd.DataFrame, ids: pd.Series) -> No
     cursor.execute("ANALYZE stage")
 
 
+def _find_held(conn: Connection, timeframe: str) -> None:
+    """Put what is held of the staged instruments in the staged span of time into the temporary table `held`, once.
+
+    Joined to live.candles itself, the stage makes the planner read the whole table for every large batch, because it expects
+    to find most of the stage in it; OFFSET 0 keeps it to one range of the key per instrument.
+    """
+    if conn.execute(text("SELECT to_regclass('pg_temp.held')")).scalar_one() is not None:
+        return
+    conn.execute(
+        text("""
+            CREATE TEMPORARY TABLE held ON COMMIT DROP AS
+            SELECT c.instrument_id, c.ts, c.open, c.high, c.low, c.close, c.volume, c.value, c.flags
+            FROM   (SELECT instrument_id, min(ts) AS first, max(ts) AS last FROM stage GROUP BY instrument_id) AS span
+            CROSS  JOIN LATERAL (
+                SELECT * FROM live.candles AS b
+                WHERE  b.instrument_id = span.instrument_id AND b.timeframe = :timeframe AND b.ts BETWEEN span.first AND span.last
+                OFFSET 0
+            ) AS c
+        """),
+        {"timeframe": timeframe},
+    )
+    conn.execute(text("ANALYZE held"))
+
+
 def restated(conn: Connection, timeframe: str, *, tolerated: float = 0.1) -> list[Restated]:
     """Compare final bars, staged and held; return the instruments of which more than the `tolerated` share differ.
 
     Such a source has moved to another price basis (a split, a rights issue): its bars must not stand beside the old ones.
     Where few bars overlap one correction is a large share of them: that is refused too, because nothing tells the two apart.
     """
+    _find_held(conn, timeframe)
     rows = conn.execute(
         text("""
             SELECT i.code, count(*) AS overlap, count(*) FILTER (WHERE s.close <> c.close) AS differing,
                    percentile_cont(0.5) WITHIN GROUP (ORDER BY s.close / c.close) AS ratio
             FROM   stage AS s
-            JOIN   live.candles AS c
-                   ON c.instrument_id = s.instrument_id AND c.timeframe = :timeframe AND c.ts = s.ts
+            JOIN   held AS c ON c.instrument_id = s.instrument_id AND c.ts = s.ts
             JOIN   live.instruments AS i ON i.id = s.instrument_id
             WHERE  ((c.flags | s.flags) & :provisional) = 0
             GROUP  BY i.code
             HAVING count(*) FILTER (WHERE s.close <> c.close) > :tolerated * count(*)
             ORDER  BY i.code
         """),
-        {
-            "timeframe": timeframe,
-            "provisional": int(Flag.PROVISIONAL),
-            "tolerated": tolerated,
-        },
+        {"provisional": int(Flag.PROVISIONAL), "tolerated": tolerated},
     )
     return [Restated(*row) for row in rows]
 
 
 def keep_official_closes(conn: Connection, timeframe: str) -> None:
     """Give staged bars whose close is the after-market's the official close that is held of the same bar."""
+    _find_held(conn, timeframe)
     conn.execute(
         text("""
             UPDATE stage AS s
             SET    close = c.close, high = GREATEST(s.high, c.close), low = LEAST(s.low, c.close),
                    flags = (s.flags & ~CAST(:after AS smallint)) | :official
-            FROM   live.candles AS c
-            WHERE  c.instrument_id = s.instrument_id AND c.timeframe = :timeframe AND c.ts = s.ts
+            FROM   held AS c
+            WHERE  c.instrument_id = s.instrument_id AND c.ts = s.ts
             AND    (s.flags & :after) <> 0 AND (c.flags & :official) <> 0
         """),
-        {"timeframe": timeframe, "after": int(Flag.AFTER_MARKET), "official": int(Flag.OFFICIAL_CLOSE)},
+        {"after": int(Flag.AFTER_MARKET), "official": int(Flag.OFFICIAL_CLOSE)},
     )
 
 
@@ -196,6 +217,7 @@ def drop_staged(conn: Connection, instrument_ids: list[int]) -> None:
 
 def upsert_staged(conn: Connection, timeframe: str, *, source: str, run_id: UUID) -> Changes:
     """Store what lies in `stage`: insert new bars, overwrite revised ones, leave equal ones alone."""
+    _find_held(conn, timeframe)
     staged, inserted, written = conn.execute(
         text("""
             WITH staged AS (  -- COPY brought a missing value as NaN
@@ -203,8 +225,7 @@ def upsert_staged(conn: Connection, timeframe: str, *, source: str, run_id: UUID
                 FROM   stage
             ), fresh AS (
                 SELECT s.* FROM staged AS s
-                LEFT   JOIN live.candles AS c
-                       ON c.instrument_id = s.instrument_id AND c.timeframe = :timeframe AND c.ts = s.ts
+                LEFT   JOIN held AS c ON c.instrument_id = s.instrument_id AND c.ts = s.ts
                 WHERE  c.instrument_id IS NULL
                    OR  ((c.open, c.high, c.low, c.close, c.volume, c.value, c.flags)
                         IS DISTINCT FROM (s.open, s.high, s.low, s.close, s.volume, s.value, s.flags)
@@ -262,16 +283,24 @@ def forget_factors(
         spans: code, first, last (dates): the days that `factors` were learnt from; a factor outside them is left alone.
         ids: {code: instrument id}.
     """
-    told = factors.groupby("code")["ex_date"].agg(list)
-    for code, first, last in spans[["code", "first", "last"]].itertuples(index=False):
-        conn.execute(
-            text("""
-                DELETE FROM live.factors
-                WHERE  instrument_id = :id AND source = :source AND ex_date > :first AND ex_date <= :last
-                AND    ex_date <> ALL (CAST(:told AS date[]))
-            """),
-            {"id": int(ids[code]), "source": source, "first": first, "last": last, "told": told.get(code, [])},
-        )
+    if spans.empty:
+        return
+    conn.execute(
+        text("""
+            DELETE FROM live.factors AS f
+            USING  unnest(CAST(:ids AS int[]), CAST(:first AS date[]), CAST(:last AS date[])) AS s (id, first, last)
+            WHERE  f.instrument_id = s.id AND f.source = :source AND f.ex_date > s.first AND f.ex_date <= s.last
+            AND    (f.instrument_id, f.ex_date) NOT IN (SELECT * FROM unnest(CAST(:told AS int[]), CAST(:days AS date[])))
+        """),
+        {
+            "source": source,
+            "ids": _numbers(spans["code"], ids).tolist(),
+            "first": spans["first"].tolist(),
+            "last": spans["last"].tolist(),
+            "told": _numbers(factors["code"], ids).tolist(),
+            "days": factors["ex_date"].tolist(),
+        },
+    )
 
 
 def upsert_factors(
