@@ -16,7 +16,7 @@ from chartinsight_lib import ledger, normalise
 from chartinsight_lib.base_prices import learn_chain
 from chartinsight_lib.clients.base import Batch, LiveSource, Source
 from chartinsight_lib.clock import Clock
-from chartinsight_lib.db import store
+from chartinsight_lib.db import query, store
 from chartinsight_lib.domain import FACTOR, MARKETS, Flag
 from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed, SchemaError
 from chartinsight_lib.factors import learn_factors
@@ -69,7 +69,7 @@ def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock)
         ConfigError, SchemaError, UpstreamError: the source itself cannot be read; batches before that are stored.
     """
     with engine.connect() as conn:
-        held = {code: ts.date() for code, ts in store.newest_final(conn, source.market, DAILY).items()}
+        held = {code: ts.date() for code, ts in query.newest_final(conn, source.market, DAILY).items()}
 
     def store_daily(conn: Connection, batch: Batch) -> _Outcome:
         today = clock().astimezone(MARKETS[source.market].zone).date()
@@ -109,8 +109,8 @@ def collect_intraday(
     """
     live = _live(source)
     with engine.connect() as conn:
-        wanted = list(codes) or store.most_traded(conn, source.market, most_traded)
-        held = store.newest_final(conn, source.market, INTRADAY)
+        wanted = list(codes) or query.most_traded(conn, source.market, most_traded)
+        held = query.newest_final(conn, source.market, INTRADAY)
 
     def store_intraday(conn: Connection, batch: Batch) -> _Outcome:
         now = clock()

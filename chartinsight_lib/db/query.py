@@ -270,6 +270,42 @@ def last_final_day(conn: Connection, market: str, timeframe: str = "1d") -> date
     return day
 
 
+def newest_final(conn: Connection, market: str, timeframe: str) -> dict[str, datetime]:
+    """Return {code: ts of the newest final bar} of a market's instruments that have one."""
+    rows = conn.execute(
+        text("""
+            SELECT i.code, b.ts
+            FROM   live.instruments AS i
+            CROSS  JOIN LATERAL (
+                SELECT c.ts FROM live.candles AS c
+                WHERE  c.instrument_id = i.id AND c.timeframe = :timeframe AND (c.flags & :provisional) = 0
+                ORDER  BY c.ts DESC LIMIT 1
+            ) AS b
+            WHERE  i.market = :market
+        """),
+        {"market": market, "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
+    )
+    return {row.code: row.ts for row in rows}
+
+
+def most_traded(conn: Connection, market: str, count: int) -> list[str]:
+    """Return the codes of the stocks with the highest traded value on the market's newest final day, highest first."""
+    rows = conn.execute(
+        text("""
+            SELECT i.code
+            FROM   live.candles AS c JOIN live.instruments AS i ON i.id = c.instrument_id
+            WHERE  i.market = :market AND i.kind = 'stock' AND c.timeframe = '1d' AND (c.flags & :provisional) = 0
+            AND    c.ts = (SELECT max(b.ts) FROM live.instruments AS j CROSS JOIN LATERAL (
+                               SELECT ts FROM live.candles WHERE instrument_id = j.id AND timeframe = '1d'
+                               AND (flags & :provisional) = 0 ORDER BY ts DESC LIMIT 1) AS b
+                           WHERE j.market = :market)
+            ORDER  BY COALESCE(c.value, c.volume * c.close) DESC, i.code LIMIT :count
+        """),
+        {"market": market, "count": count, "provisional": int(Flag.PROVISIONAL)},
+    )
+    return list(rows.scalars())
+
+
 def markets(conn: Connection) -> list[str]:
     """Return the markets that have instruments, the one collected last first, and a simulated one after every real one."""
     rows = conn.execute(
