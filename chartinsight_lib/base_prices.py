@@ -11,8 +11,10 @@ whole base price is looked for. Whatever is found gives back every adjusted numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -20,22 +22,28 @@ import pandas as pd
 from chartinsight_lib.domain import FACTOR, PRICES
 from chartinsight_lib.errors import SchemaError
 from chartinsight_lib.factors import SPLITS, STEPS_AT_MOST
-from chartinsight_lib.normalise import Floats, read_days, read_numbers, require
+from chartinsight_lib.normalise import EXACT, Floats, read_days, read_numbers, require
 
 NUMBERS = (*PRICES, "volume")
 TOLERANCES = ((0.5, 0.5), (1.0, np.inf), (1.5, np.inf))
 """By how many won and shares the vendor's rounding may miss: as it should be, else by a won, volumes then left out."""
 TICKS = (1000, 500, 100, 50, 10, 5, 1)
+MOST = 1e9
+"""All events of an instrument together change its price by less."""
+LAX, SHORT = 1.5, 2
+"""A span of so few days is no event, if a rounding by so many won explains it."""
+NOTHING_KNOWN: Mapping[date, float] = MappingProxyType({})
 NEAR = 0.01  # relative distance at which a factor is called a split; the base price lies on a grid of ticks
 
 
-def learn_chain(pairs: pd.DataFrame) -> pd.DataFrame:
+def learn_chain(pairs: pd.DataFrame, known: Mapping[date, float] = NOTHING_KNOWN) -> pd.DataFrame:
     """Learn the corporate actions of one instrument from raw and adjusted bars of the same days.
 
     Args:
         pairs: (days) code, date, open, high, low, close, volume, and the same with `adj_`; won and shares, in any order;
             based_on, the day that the adjusted bars are relative to, the same in every row. Where it follows the newest day,
             an event may have taken effect on it, and is learnt too.
+        known: {ex-date: factor} learnt before, perhaps from more days; one that fits these days as well is kept.
     Returns:
         the columns `domain.FACTOR`, ascending in ex_date (a `datetime.date`); volume_factor is 1 / price_factor; kind is
         `split` (a usual ratio of shares, either way) or `rights` (rights and bonus issues, mergers and the like).
@@ -53,6 +61,8 @@ def learn_chain(pairs: pd.DataFrame) -> pd.DataFrame:
     for name in PRICES:
         with np.errstate(invalid="ignore"):
             good &= (numbers[name] > 0) & (numbers[f"adj_{name}"] > 0)
+    for values in numbers.values():
+        good &= ~(values >= EXACT)  # an overflow; a volume may be missing
     order = np.flatnonzero(good)[np.argsort(days[good], kind="stable")]
     days, numbers = days[order], {name: values[order] for name, values in numbers.items()}
     if not len(days):
@@ -64,7 +74,8 @@ def learn_chain(pairs: pd.DataFrame) -> pd.DataFrame:
     if np.isnat(base) or base < days[-1]:
         raise SchemaError(f"factors {code}: its adjusted bars are relative to {base}, and the newest is of {days[-1]}.")
     days = np.append(days, base)
-    chain = list(_chain(_spans(code, numbers), numbers["close"]))
+    told = {at: known[day] for at, day in enumerate(days.tolist()) if day in known}
+    chain = list(_chain(code, _spans(code, numbers), numbers["close"], told))
     rows = [(code, days[at].item(), factor, 1 / factor, kind) for at, factor, kind in reversed(chain)]
     return pd.DataFrame(rows, columns=FACTOR).astype(kinds)
 
@@ -80,11 +91,12 @@ class _Span:
 
 
 def _spans(code: str, numbers: dict[str, Floats]) -> list[_Span]:
-    """Divide the days, ascending, into the fewest spans of one product."""
+    """Divide the days, ascending, into spans of one product; a day or two whose numbers are off by a won make none."""
     most = 2 + STEPS_AT_MOST * len(numbers["close"])  # two may fall into a short history
+    lax = _bounds(numbers, LAX, np.inf)
     for won, shares in TOLERANCES:
-        spans = _divide(*_bounds(numbers, won, shares))
-        if len(spans) - 1 <= most:
+        spans, odd_days = _joined(_divide(*_bounds(numbers, won, shares)), *lax)
+        if len(spans) - 1 + odd_days <= most:
             return spans
     raise SchemaError(
         f"factors {code}: adjusted and raw prices part {len(spans) - 1} times in {len(numbers['close'])} days, and corporate "
@@ -119,7 +131,38 @@ def _divide(low: Floats, high: Floats) -> list[_Span]:
     return spans
 
 
-def _chain(spans: list[_Span], close: Floats) -> Iterator[tuple[int, float, str]]:
+def _joined(spans: list[_Span], low: Floats, high: Floats) -> tuple[list[_Span], int]:
+    """Leave out spans of a day or two that a rounding of a won or so explains: their days belong to the span beside them.
+
+    `low`, `high`: between which numbers each day's product lies if the vendor rounds laxly. Returns the spans that are left,
+    and how many days were explained away.
+    """
+
+    def explains(span: _Span, odd: _Span) -> bool:
+        days = slice(odd.start, odd.start + odd.days)
+        return odd.days <= SHORT and bool(max(span.low, low[days].max()) <= min(span.high, high[days].min()))
+
+    kept: list[_Span] = []
+    odd_days = 0
+    for span in spans:
+        before = kept[-1] if kept else None
+        if before and max(before.low, span.low) <= min(before.high, span.high):  # what lay between them is gone
+            before.low, before.high = max(before.low, span.low), min(before.high, span.high)
+            before.days += span.days
+        elif before and explains(before, span):
+            before.days += span.days
+            odd_days += span.days
+        else:
+            kept.append(span)
+    if len(kept) > 1 and explains(kept[1], kept[0]):
+        kept[1].start, odd_days = 0, odd_days + kept[0].days
+        del kept[0]
+    return kept, odd_days
+
+
+def _chain(
+    code: str, spans: list[_Span], close: Floats, known: Mapping[int, float]
+) -> Iterator[tuple[int, float, str]]:
     """Yield (position of the ex-day, factor, kind), newest first; the position after the last day is that of `based_on`."""
     if not spans[-1].low <= 1 <= spans[-1].high:
         spans = [*spans, _Span(len(close), 1.0, 1.0)]
@@ -129,14 +172,21 @@ def _chain(spans: list[_Span], close: Floats) -> Iterator[tuple[int, float, str]
         low, high = older.low / product * before, older.high / product * before
         base = _roundest(low, high)
         factor = ((low + high) / 2 if base is None else base) / before
+        if newer.start in known and low <= known[newer.start] * before <= high:
+            factor = known[newer.start]
         yield newer.start, factor, _kind(factor)
         product *= factor
+        if not 1 / MOST < product < MOST:
+            raise SchemaError(
+                f"factors {code}: adjusted and raw prices are {product:.3g} to one, and no corporate actions make that. One of "
+                "the two series is damaged; collect it again."
+            )
 
 
 def _roundest(low: float, high: float) -> float | None:
     """Return the whole number between low and high that lies on the widest grid of ticks; None: there is none."""
     for tick in TICKS:
-        first = np.ceil(low / tick - 1e-9) * tick
+        first = max(np.ceil(low / tick - 1e-9), 1.0) * tick  # nothing costs nothing
         if first <= high * (1 + 1e-12):
             last = np.floor(high / tick + 1e-9) * tick
             middle = round((low + high) / 2 / tick) * tick

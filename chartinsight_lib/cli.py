@@ -265,10 +265,11 @@ def lab_command(port: int) -> None:
 )
 @click.option("--clock-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the clock here for others.")
 @click.option("--resume", is_flag=True, help="Go on where the clock of --clock-file stood last.")
+@click.option("--until-eof", is_flag=True, hidden=True, help="End with whoever holds the standard input.")
 @_edge
 def simulate_command(
     port: int, seed: int, instruments: int, replay: str | None, start: str | None, speed: float, skip_closed: bool,
-    profile: str, faults: Path | None, log: Path | None, clock_file: Path | None, resume: bool,
+    profile: str, faults: Path | None, log: Path | None, clock_file: Path | None, resume: bool, until_eof: bool,
 ) -> None:  # fmt: skip
     """Serve a simulated market as Kiwoom's REST API and WebSocket do, with keys of the settings or two fixed ones."""
     from chartinsight_lib.clock import clock_from
@@ -286,8 +287,16 @@ def simulate_command(
         shown = "the keys of the settings" if keys else "appkey simulated-appkey, secretkey simulated-secretkey"
         click.echo(f"simulated Kiwoom: {url}  ({shown})\nit is {now:%Y-%m-%d %H:%M} KST there. Ctrl-C stops it.")
 
+    stop = threading.Event()
+    if until_eof:
+
+        def wait_for_the_end() -> None:
+            sys.stdin.read()
+            stop.set()
+
+        threading.Thread(target=wait_for_the_end, daemon=True).start()
     with interruptible():
-        run(plan, options, port=port, stop=threading.Event(), ready=ready)
+        run(plan, options, port=port, stop=stop, ready=ready)
 
 
 @main.command("doctor")

@@ -6,11 +6,12 @@ record of its failure, and the next one goes on. Everything can be repeated: the
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pandas as pd
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger, normalise
 from chartinsight_lib.base_prices import learn_chain
@@ -23,6 +24,8 @@ from chartinsight_lib.factors import learn_factors
 
 DAILY, INTRADAY = "1d", "5m"
 INTRADAY_LENGTH = timedelta(minutes=5)
+SKEW = timedelta(seconds=10)
+"""So far may the clocks of this machine and of a source be apart: a bar that ended less than this ago may not have ended there."""
 
 
 @dataclass(slots=True)
@@ -60,25 +63,29 @@ def sync_instruments(engine: Engine, source: Source, *, run_id: UUID, clock: Clo
     return Report("sync_instruments", {source.name: rows})
 
 
-def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock) -> Report:
+def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock, again: bool = False) -> Report:
     """Store the source's daily bars: what is new or changed, no bar of an unfinished day as final, no bar twice.
 
     A batch or an instrument that cannot be stored is named in the report, and the others are stored.
 
+    Args:
+        again: ask for the whole history, also of what is held; it is compared, and what is the same stays as it is.
     Raises:
         ConfigError, SchemaError, UpstreamError: the source itself cannot be read; batches before that are stored.
     """
     with engine.connect() as conn:
-        held = {code: ts.date() for code, ts in query.newest_final(conn, source.market, DAILY).items()}
+        # Bars of another source say nothing of how far back this one was asked.
+        newest = {} if again else query.newest_final(conn, source.market, DAILY, source.name)
 
     def store_daily(conn: Connection, batch: Batch) -> _Outcome:
-        today = clock().astimezone(MARKETS[source.market].zone).date()
+        today = _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
         bars = normalise.daily(
             batch.records, market=source.market, today=today, provisional_from=source.provisional_from(today)
         )
         return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
 
-    return _collect(engine, source, "collect_daily", source.daily(held), store_daily, run_id, clock)
+    batches = source.daily({code: ts.date() for code, ts in newest.items()})
+    return _collect(engine, source, "collect_daily", batches, store_daily, run_id, clock)
 
 
 def collect_quotes(engine: Engine, source: Source, *, run_id: UUID, clock: Clock) -> Report:
@@ -89,7 +96,7 @@ def collect_quotes(engine: Engine, source: Source, *, run_id: UUID, clock: Clock
     """
 
     def store_quotes(conn: Connection, batch: Batch) -> _Outcome:
-        today = clock().astimezone(MARKETS[source.market].zone).date()
+        today = _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
         bars = normalise.daily(batch.records, market=source.market, today=today, provisional_from=today)
         return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
 
@@ -110,11 +117,11 @@ def collect_intraday(
     live = _live(source)
     with engine.connect() as conn:
         wanted = list(codes) or query.most_traded(conn, source.market, most_traded)
-        held = query.newest_final(conn, source.market, INTRADAY)
+        held = query.newest_final(conn, source.market, INTRADAY, source.name)
 
     def store_intraday(conn: Connection, batch: Batch) -> _Outcome:
-        now = clock()
-        bars = normalise.intraday(batch.records, market=source.market, now=now, provisional_from=_first_unfinished(now))
+        unfinished = _first_unfinished(_asked_at(batch, clock) - SKEW)
+        bars = normalise.intraday(batch.records, market=source.market, now=clock() + SKEW, provisional_from=unfinished)
         return _store_bars(conn, batch, bars, INTRADAY, source, run_id, clock)
 
     bars = live.intraday(wanted, held)
@@ -140,19 +147,24 @@ def _collect(
             with engine.begin() as conn:
                 rows, refused = store_batch(conn, batch)
                 refused |= batch.errors
-                for item in {batch.name, *refused}:
+                if not rows["read"] and batch.errors:  # nothing of it could be had: it is not done
+                    rows = {}
+                for item in {batch.name, *refused} if rows else refused:
                     counted = rows if item == batch.name else {}  # a batch may be an instrument
                     ledger.record_item(
                         conn, run_id, item, rows=counted, clock=clock, market=source.market, error=refused.get(item)
                     )
-        except ChartInsightError as error:
-            report.errors[batch.name] = str(error)
+        except (ChartInsightError, SQLAlchemyError) as error:
+            # What the driver says may hold the rows themselves.
+            reason = (
+                str(error) if isinstance(error, ChartInsightError) else f"the database refused it ({_kind(error)})."
+            )
+            report.errors[batch.name] = reason
             with engine.begin() as conn:
-                ledger.record_item(
-                    conn, run_id, batch.name, rows={}, clock=clock, market=source.market, error=str(error)
-                )
+                ledger.record_item(conn, run_id, batch.name, rows={}, clock=clock, market=source.market, error=reason)
             continue
-        report.items[batch.name] = rows
+        if rows:
+            report.items[batch.name] = rows
         report.errors.update(refused)
     return report
 
@@ -165,6 +177,14 @@ def _live(source: Source) -> LiveSource:
     return source
 
 
+def _kind(error: SQLAlchemyError) -> str:
+    return type(getattr(error, "orig", None) or error).__name__
+
+
+def _asked_at(batch: Batch, clock: Clock) -> datetime:
+    return batch.asked_at or clock()
+
+
 def _first_unfinished(now: datetime) -> datetime:
     """Return the start of the bar that is forming at `now`."""
     return now - (now - datetime.min.replace(tzinfo=now.tzinfo)) % INTRADAY_LENGTH
@@ -175,19 +195,29 @@ def _store_bars(
 ) -> _Outcome:
     """Store one batch; return the count of its rows by what became of them, and why instruments were refused."""
     ids = store.instrument_ids(conn, source.market)
-    store.stage_candles(conn, bars.candles, ids)
-    store.keep_official_closes(conn, timeframe)
-    factors, refused, learnt = _factors(batch)
-    refused |= {found.code: _restated(found) for found in store.restated(conn, timeframe)}
+    refused = _unknown(bars, ids)
+    factors, unusable, learnt = _factors(batch, store.factors_held(conn, ids, source=source.name))
+    refused |= unusable
     candles = bars.candles[~bars.candles["code"].isin(refused)]
+    store.stage_candles(conn, candles, ids)
+    store.keep_official_closes(conn, timeframe)
+    raw_source = source.name if source.raw else None
+    moved = {found.code: _restated(found) for found in store.restated(conn, timeframe, raw_source=raw_source)}
+    store.drop_staged(conn, [int(ids[code]) for code in moved])
+    refused |= moved
+    candles = candles[~candles["code"].isin(moved)]
     gaps = bars.gaps[~bars.gaps["code"].isin(refused)]
-    store.drop_staged(conn, [int(ids[code]) for code in refused])
     changes = store.upsert_staged(conn, timeframe, source=source.name, run_id=run_id)
     store.close_gaps(conn, timeframe)
     store.upsert_gaps(conn, gaps, ids, timeframe, source=source.name, run_id=run_id)
     store.drop_unfinished(conn, timeframe)
+    if source.raw and timeframe == DAILY:
+        today = _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
+        store.drop_phantoms(conn, timeframe, datetime(today.year, today.month, today.day, tzinfo=UTC))
+    # A live source's batches and rows are others each day: the row itself says which it is, so that it is kept once.
+    item, quarantine = ("", bars.quarantine.assign(row=0)) if source.raw else (batch.name, bars.quarantine)
     store.add_quarantine(
-        conn, bars.quarantine, timeframe, market=source.market, source=source.name, item=batch.name, run_id=run_id
+        conn, quarantine, timeframe, market=source.market, source=source.name, item=item, run_id=run_id
     )
     if learnt is not None:
         factors = factors[~factors["code"].isin(refused)]
@@ -208,19 +238,33 @@ def _store_bars(
     return rows, refused
 
 
-def _factors(batch: Batch) -> tuple[pd.DataFrame, dict[str, str], pd.DataFrame | None]:
+def _unknown(bars: normalise.Bars, ids: pd.Series) -> dict[str, str]:
+    """Return the codes of a batch that are no instruments, with the reason why nothing of them can be stored."""
+    codes = {*bars.candles["code"].unique(), *bars.gaps["code"].unique()} - set(ids.index)
+    return {
+        str(code): "it is no instrument yet. Sync instruments first: `chartinsight run sync_instruments`."
+        for code in codes
+    }
+
+
+def _factors(
+    batch: Batch, held: Mapping[str, Mapping[date, float]]
+) -> tuple[pd.DataFrame, dict[str, str], pd.DataFrame | None]:
     """Learn the factors of a batch's instruments, where it tells of raw and adjusted prices: from `pairs`, else from a column
-    `adj_close`; return them, the instruments whose two series make no sense together, with the reason, and the days
-    (code, first, last) that they were learnt from, None where there is nothing to learn from."""
+    `adj_close`; those `held` are kept where they fit.
+
+    Returns: the factors; the instruments whose two series make no sense together, with the reason; and the days (code,
+    first, last) that the factors were learnt from, None where there is nothing to learn from.
+    """
     given = batch.pairs if batch.pairs is not None else batch.records
     if batch.pairs is None and "adj_close" not in given:
         return pd.DataFrame(columns=FACTOR), {}, None
-    learn = learn_factors if batch.pairs is None else learn_chain
     found: list[pd.DataFrame] = []
     unusable: dict[str, str] = {}
     for code, own in given.groupby("code", sort=True, observed=True):
         try:
-            found.append(learn(own))
+            learnt = learn_factors(own) if batch.pairs is None else learn_chain(own, held.get(str(code), {}))
+            found.append(learnt)
         except SchemaError as error:
             unusable[str(code)] = str(error)
     found = [frame for frame in found if not frame.empty]

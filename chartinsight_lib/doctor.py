@@ -45,7 +45,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("host", True, f"{url} ({kind}), {rate:g} requests per second and API id")
         try:
             keys = credentials(settings)
-            yield Finding("keys", True, f"both are there (fingerprint {keys.fingerprint})")
+            yield Finding("keys", True, f"both are there (fingerprint {keys.fingerprint(url)})")
             client = stack.enter_context(kiwoom_client(settings, engine))
         except ChartInsightError as error:
             yield Finding("keys", False, str(error))

@@ -149,6 +149,8 @@ def intraday(records: pd.DataFrame, *, market: str, now: datetime, provisional_f
     if getattr(records["ts"].dtype, "tz", None) is None:
         raise SchemaError(f"normalise: ts is {records['ts'].dtype}, and times with a zone are expected.")
     starts = records["ts"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
+    known = (starts >= FIRST_DAY) & (starts < LAST_DAY)
+    starts = np.where(known, starts, np.datetime64("NaT", "us"))
     return _bars(records, starts, market, _moment(now), _moment(provisional_from))
 
 

@@ -25,6 +25,9 @@ MILLION = 1_000_000
 AFTER_MARKET_SINCE = date(2026, 9, 14)
 """From this day on the close of a daily bar is the last price of the after-market (16:00 to 20:00)."""
 AFTER_MARKET_OPENS = time(16)
+OFFICIAL_FROM = time(16, 40)
+"""From then on the close of a quote is believed to be the official one: the latest regular session, of the day of the
+university entrance exam, ends at 16:30, and what the field holds before the end nobody has recorded."""
 
 # Kiwoom's field -> ours. Source: the API document, ka10081, ka10080, ka10095.
 BAR = {"open_pric": "open", "high_pric": "high", "low_pric": "low", "cur_prc": "close", "trde_qty": "volume"}
@@ -84,18 +87,21 @@ def minutes(rows: Sequence[Record], code: str) -> pd.DataFrame:
     local = pd.to_datetime(frame.pop("cntr_tm"), format="%Y%m%d%H%M%S", errors="coerce")
     after = (local >= pd.Timestamp(AFTER_MARKET_SINCE)) & (local.dt.hour >= AFTER_MARKET_OPENS.hour)
     frame["flags"] = np.where(after, int(Flag.AFTER_MARKET), 0).astype(np.int16)
-    return frame.assign(ts=local.dt.tz_localize(KST).dt.tz_convert("UTC")).drop(columns="value", errors="ignore")
+    # Where clocks were changed, in 1987 and 1988, an hour is there twice and another is not.
+    zoned = local.dt.tz_localize(KST, ambiguous="NaT", nonexistent="NaT")
+    return frame.assign(ts=zoned.dt.tz_convert("UTC")).drop(columns="value", errors="ignore")
 
 
 def quotes(rows: Sequence[Record], *, now: datetime) -> pd.DataFrame:
-    """Turn rows of ka10095 into daily records of the running day; an instrument that has not traded has none.
+    """Turn rows of ka10095 into daily records of the running day; an instrument that has not traded today has none.
 
     Once the regular session is over the quote names its close, and that is the bar's, marked as the official one; the last
-    price goes on with the after-market.
+    price goes on with the after-market, and a bar with that for its close is marked so.
     """
-    today = f"{now.astimezone(KST):%Y%m%d}"
+    local = now.astimezone(KST)
+    today = f"{local:%Y%m%d}"
     running = [
-        row for row in rows if row.get("trde_qty", "").strip().strip("+-0") and row.get("dt", "").strip() in {"", today}
+        row for row in rows if row.get("trde_qty", "").strip().strip("+-0") and row.get("dt", "").strip() == today
     ]
     if not running:
         return pd.DataFrame(columns=["code", "date", *BAR.values(), "value", "flags"])
@@ -103,8 +109,11 @@ def quotes(rows: Sequence[Record], *, now: datetime) -> pd.DataFrame:
     frame["code"] = frame.pop("stk_cd").str.strip()
     official = _column([row.get("close_pric", "") for row in running], absolute=True)
     has = np.array([isinstance(price, float) and price > 0 for price in official.tolist()])
+    has &= local.time() >= OFFICIAL_FROM
     frame["close"] = frame["close"].where(~has, official)
-    return frame.assign(date=today, flags=np.where(has, int(Flag.OFFICIAL_CLOSE), 0).astype(np.int16))
+    after = local.date() >= AFTER_MARKET_SINCE and local.time() >= AFTER_MARKET_OPENS
+    flags = np.where(has, int(Flag.OFFICIAL_CLOSE), int(Flag.AFTER_MARKET) if after else 0)
+    return frame.assign(date=today, flags=flags.astype(np.int16))
 
 
 def instruments(rows: Sequence[Record], market: str) -> pd.DataFrame:
@@ -137,7 +146,7 @@ def flows(rows: Sequence[Record]) -> pd.DataFrame:
     """Turn rows of ka10059 into net buys by kind of investor, in shares: index date (datetime64, KST), ascending; the
     columns of FLOWS, NaN where the server sent none."""
     frame = pd.DataFrame({ours: [number(row.get(theirs, "")) for row in rows] for theirs, ours in FLOWS.items()})
-    frame.index = pd.DatetimeIndex(pd.to_datetime([row.get("dt", "") for row in rows], format="%Y%m%d"), name="date")
+    frame.index = _dates("ka10059", rows)
     return frame.sort_index()
 
 
@@ -148,13 +157,22 @@ def index_points(rows: Sequence[Record]) -> pd.DataFrame:
     frame = pd.DataFrame({ours: [number(row.get(theirs, "")) for row in rows] for theirs, ours in names.items()})
     frame[["open", "high", "low", "close"]] = frame[["open", "high", "low", "close"]].abs() / 100
     frame["value"] *= MILLION
-    frame.index = pd.DatetimeIndex(pd.to_datetime([row.get("dt", "") for row in rows], format="%Y%m%d"), name="date")
+    frame.index = _dates("ka20006", rows)
     return frame.sort_index()
 
 
 def halted_now(row: Record) -> bool:
     """Whether the list (ka10099) says that trading of an instrument is halted."""
     return HALTED in row.get("state", "") or HALTED in row.get("auditInfo", "")
+
+
+def _dates(tr: str, rows: Sequence[Record]) -> pd.DatetimeIndex:
+    written = [row.get("dt", "") for row in rows]
+    dates = pd.DatetimeIndex(pd.to_datetime(written, format="%Y%m%d", errors="coerce"), name="date")
+    if dates.hasnans:
+        wrong = written[int(dates.isna().argmax())]
+        raise SchemaError(f"kiwoom {tr}: a row's dt is {wrong[:30]!r}, and a date is expected.")
+    return dates
 
 
 def _bars(tr: str, rows: Sequence[Record], code: str, when: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from chartinsight_lib.errors import RateLimited
 
-SHARE = 0.97
+SHARE = 0.96
 """Share of the allowed rate that is used: requests that arrive a little early or late still find room in the window."""
 LATE_S = 0.010
 """A slot this old is not used any more: the request would crowd the next ones."""

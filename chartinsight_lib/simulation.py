@@ -1,7 +1,7 @@
 """The simulated market that `up` brings along: a simulator in a process of its own, and settings that point at it."""
 
+import contextlib
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 from pydantic import SecretStr
 
 from chartinsight_lib.errors import ConfigError
@@ -35,16 +36,17 @@ def simulated_market(settings: Settings) -> Iterator[Settings]:
     folder = settings.home / "simulator"
     folder.mkdir(parents=True, exist_ok=True)
     clock, log = folder / "clock", folder / "simulator.log"
-    keys = {name: f"simulated-{secrets.token_hex(12)}" for name in ("kiwoom_appkey", "kiwoom_secretkey")}
+    # Nothing is behind these keys but invented prices; that they stay the same keeps the tables of quotas and tokens small.
+    keys = {name: f"simulated-{name}" for name in ("kiwoom_appkey", "kiwoom_secretkey")}
     port = _free_port()
     command = [
         sys.executable, "-m", "chartinsight_lib.cli", "simulate", f"--port={port}", f"--speed={SPEED:g}", "--skip-closed",
-        f"--clock-file={clock}", "--resume",
+        f"--clock-file={clock}", "--resume", "--until-eof",
     ]  # fmt: skip
     environment = {**os.environ, **{PREFIX + name.upper(): value for name, value in keys.items()}}
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
-        process = spawn(command, env=environment, cwd=settings.project, log=out)
+        process = spawn(command, env=environment, cwd=settings.project, log=out, stdin=subprocess.PIPE)
     try:
         _wait(process, port, log)
         yield settings.model_copy(
@@ -63,8 +65,8 @@ def simulated_market(settings: Settings) -> Iterator[Settings]:
 def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     until = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):  # else somebody else's, or not yet
+            if httpx.get(f"http://127.0.0.1:{port}/_simulator", timeout=2, trust_env=False).json()["label"]:
                 return
         time.sleep(0.05)
     words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["nothing"]

@@ -96,7 +96,7 @@ def kiwoom_client(settings: Settings, engine: Engine | None = None) -> KiwoomCli
         from chartinsight_lib.db.pace import SharedSlots
         from chartinsight_lib.db.tokens import SealedTokens
 
-        slots = SharedSlots(engine, keys.fingerprint)
+        slots = SharedSlots(engine, keys.fingerprint(settings.kiwoom_url))
         tokens = SealedTokens(engine, keys.secretkey, Token, settings.clock)
     url = settings.kiwoom_url
     return KiwoomClient(

@@ -7,16 +7,20 @@ said, and the next round tries again.
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
 from datetime import time as wall_time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger
 from chartinsight_lib.db import query
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import MARKETS
-from chartinsight_lib.errors import RunFailed
+from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.runner import run_job
 from chartinsight_lib.settings import Settings
@@ -25,6 +29,8 @@ EVERY_S, EVERY_SIMULATED_S = 300.0, 10.0
 """Seconds between two rounds: on Kiwoom a bar's length, on a simulated market as often as it moves visibly."""
 DAILY_FROM = wall_time(8, 30)
 OPEN_FROM, OPEN_UNTIL = wall_time(8, 50), wall_time(20, 10)
+TRY_AGAIN = timedelta(hours=1)
+"""A daily collection in which something failed is repeated so long after."""
 SATURDAY = 5
 COPIES = 50
 """So many executed copies of a repeated job are kept of a simulated market; their records in ops.runs all are."""
@@ -33,32 +39,54 @@ Say = Callable[[str], None]
 
 
 def keep_collecting(
-    database: Database, settings: Settings, source: str, market: str, ended: Callable[[float], bool], say: Say
+    database: Database,
+    settings: Settings,
+    source: str,
+    market: str,
+    ended: Callable[[float], bool],
+    say: Say,
+    *,
+    since: datetime | None,
 ) -> None:
-    """Collect round after round until `ended(seconds)`, which waits for up to so long, says that the dashboard is gone."""
+    """Collect round after round until `ended(seconds)`, which waits for up to so long, says that the dashboard is gone.
+
+    Args:
+        since: when the last collection of daily bars that went well was begun (tz-aware); None: none has.
+    """
     every_s = EVERY_SIMULATED_S if market == "SIM" else EVERY_S
     jobs = read_jobs(settings.project)
     zone = MARKETS[market].zone
-    collected = scanned = settings.clock().astimezone(zone).date()
+    collected = _morning_of(since, zone)
+    tried: datetime | None = None
+    scanned = newest_day(database, market)
     while not ended(every_s):
         now = settings.clock().astimezone(zone)
-        today = now.date()
-        if (
-            today > collected
-            and now.time() >= DAILY_FROM
-            and _run(database, settings, "collect_daily", {"source": source}, say)
+        due = now.time() >= DAILY_FROM and (collected is None or now.date() > collected)
+        if due and (tried is None or now - tried >= TRY_AGAIN or now.date() > tried.date()):
+            tried = now
+            # What is newly listed has to be known before its bars can be stored.
+            _run(database, settings, "sync_instruments", {"source": source}, say)
+            if _run(database, settings, "collect_daily", {"source": source}, say):
+                collected = now.date()
+        # One instrument that failed keeps nobody from seeing the others.
+        if (newest := newest_day(database, market)) != scanned and _run(
+            database, settings, "scan_radar", {"market": market, "as_of": newest}, say
         ):
-            collected = today
-        if collected > scanned:
-            # The day is named: after a holiday the newest one is old, and nothing is wrong with that.
-            parameters = {"market": market, "as_of": newest_day(database, market)}
-            scanned = collected if _run(database, settings, "scan_radar", parameters, say) else scanned
+            scanned = newest
         if now.weekday() < SATURDAY and OPEN_FROM <= now.time() < OPEN_UNTIL:
             for job in jobs.values():
                 if job.live:
                     _run(database, settings, job.name, {"source": source}, say)
                     if market == "SIM":
                         _discard_copies(settings.runs / job.name)
+
+
+def _morning_of(began: datetime | None, zone: ZoneInfo) -> date | None:
+    """Return the date whose morning's collection one that began then stands for: one before DAILY_FROM is yesterday's."""
+    if began is None:
+        return None
+    local = began.astimezone(zone)
+    return local.date() if local.time() >= DAILY_FROM else local.date() - timedelta(days=1)
 
 
 def newest_day(database: Database, market: str) -> str:
@@ -82,9 +110,9 @@ def _run(database: Database, settings: Settings, name: str, parameters: Mapping[
     started = time.monotonic()
     try:
         run = run_job(database, settings, read_jobs(settings.project)[name], parameters)
-    except RunFailed as error:
-        say(f"  {name:<17} FAILED, going on with what is stored: {error}")
+    except (ChartInsightError, SQLAlchemyError) as error:
+        say(f"  {name:<17} FAILED, going on with what is stored: {str(error).splitlines()[0]}")
         return False
-    now = settings.clock().astimezone(MARKETS["KRX"].zone)
+    now = settings.clock().astimezone(MARKETS["KRX"].zone)  # of both markets that are live
     say(f"  {name:<17} {time.monotonic() - started:4.1f} s  {now:%m-%d %H:%M} {ledger.rows_text(run.rows)}")
     return True

@@ -220,12 +220,14 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
         if shown:  # what an earlier run stored can be looked at while the jobs run
             dashboard.wait_ready()
             ready(standing, f"It shows the scan of {shown} while the jobs run.")
+        began = settings.clock()
         failures = run_pipeline(database, settings, options, market, say)
         dashboard.wait_ready()
         done = "The jobs are done; reload the page to see what they changed." if shown else ""
         ready(standing, "A job failed; its message stands above." if failures else done)
         if options.live:
-            keep_collecting(database, settings, options.source, market, dashboard.ended_within, say)
+            since = None if failures else began
+            keep_collecting(database, settings, options.source, market, dashboard.ended_within, say, since=since)
         dashboard.wait()
         raise ChartInsightError(
             f"radar: its server ended by itself. See {settings.home / 'radar.log'}, and start again."

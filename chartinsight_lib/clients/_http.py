@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,6 +16,10 @@ from chartinsight_lib.errors import Unavailable
 
 USER_AGENT = f"chartinsight/{__version__}"
 """Said explicitly: a firewall in front of Kiwoom answers unusual ones with a page of HTML."""
+
+
+_NO_TEXT = re.compile(r"\\u(?:0000|d[89a-f])", re.IGNORECASE)
+"""JSON can spell characters that no text may hold and no database takes: zero bytes, and halves of characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,18 @@ class JsonHttp:
             Unavailable: no whole answer in time; what was sent may have been served.
         """
         timeout = max(0.001, min(within_s, self._timeout_s))
+        until = time.monotonic() + timeout
         try:
-            reply = self._http.post(path, json=dict(body), headers=dict(headers), timeout=timeout)
+            with self._http.stream("POST", path, json=dict(body), headers=dict(headers), timeout=timeout) as reply:
+                parts = []
+                for part in reply.iter_bytes():  # a time-out of httpx is for each part
+                    parts.append(part)
+                    if time.monotonic() > until:
+                        raise httpx.ReadTimeout("the answer comes too slowly")
         except httpx.HTTPError as error:
             # The kind says enough; the text of some errors holds the whole request.
             raise Unavailable(f"{path}: no answer from {self._http.base_url.host} ({type(error).__name__}).") from None
-        return _read(reply)
+        return read_answer(reply.status_code, reply.headers, b"".join(parts))
 
     def close(self) -> None:
         """Close the connections."""
@@ -75,13 +87,26 @@ class JsonHttp:
         self.close()
 
 
-def _read(reply: httpx.Response) -> Answer:
+def read_answer(status: int, headers: Mapping[str, str], content: bytes) -> Answer:
+    """Read what came back."""
     try:
-        body = json.loads(reply.content)
+        text = content.decode("utf-8-sig")
+        body = json.loads(text)
+        if _NO_TEXT.search(text):
+            body = _as_text(body)
     except (ValueError, RecursionError):
-        kind = reply.headers.get("content-type", "no content type").partition(";")[0]
-        seen = "a page of HTML" if "html" in kind else f"{len(reply.content)} bytes of {kind} that are no JSON"
-        return Answer(reply.status_code, reply.headers, None, seen)
+        kind = headers.get("content-type", "no content type").partition(";")[0]
+        seen = "a page of HTML" if "html" in kind else f"{len(content)} bytes of {kind} that are no JSON"
+        return Answer(status, headers, None, seen)
     if not isinstance(body, dict):
-        return Answer(reply.status_code, reply.headers, None, f"JSON that is no object but {type(body).__name__}")
-    return Answer(reply.status_code, reply.headers, body)
+        return Answer(status, headers, None, f"JSON that is no object but {type(body).__name__}")
+    return Answer(status, headers, body)
+
+
+def _as_text(value: Any) -> Any:
+    """Return a JSON value with a question mark for every character that is none."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return {_as_text(name): _as_text(one) for name, one in value.items()} if isinstance(value, dict) else value

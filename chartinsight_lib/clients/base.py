@@ -30,13 +30,15 @@ class Batch:
     portion, 1 being the first. Values are as the source has them, good or bad; what is unreadable stays as it was.
 
     `pairs` are raw and adjusted prices and volumes of the same days, from which factors are learnt (`factors.learn_chain`);
-    they may reach further back than `records`. `errors` says of which instruments nothing could be had, and why.
+    they may reach further back than `records`. `errors` says of which instruments nothing could be had, and why. `asked_at`
+    (tz-aware) is from when on the source may have answered: what it called unfinished then is so; None: it does not change.
     """
 
     name: str
     records: pd.DataFrame
     pairs: pd.DataFrame | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
+    asked_at: datetime | None = None
 
 
 class Source(Protocol):
@@ -50,6 +52,12 @@ class Source(Protocol):
     @property
     def market(self) -> str:
         """Code of the market, a key of `domain.MARKETS`."""
+        ...
+
+    @property
+    def raw(self) -> bool:
+        """Whether its prices are as they were traded, for ever: then a bar that it tells differently is a correction, and
+        never another price basis."""
         ...
 
     def instruments(self) -> pd.DataFrame:

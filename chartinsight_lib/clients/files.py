@@ -70,6 +70,11 @@ class FileSource:
         return self._name
 
     @property
+    def raw(self) -> bool:
+        """Return False: a file may be adjusted."""
+        return False
+
+    @property
     def market(self) -> str:
         """Return the market asked for; else the one the codes look like. Reads codes, dates and names."""
         return self._market or self._scan.market

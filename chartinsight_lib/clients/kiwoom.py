@@ -25,7 +25,7 @@ from chartinsight_lib.clients.kiwoom_auth import (
     TokenOwner,
     TokenStore,
 )
-from chartinsight_lib.clients.kiwoom_replies import Record, TokenRefused, flat, judge, records
+from chartinsight_lib.clients.kiwoom_replies import OVERALL, Record, TokenRefused, flat, judge, records
 from chartinsight_lib.clock import Clock, system_clock
 from chartinsight_lib.errors import AuthFailed, RateLimited, SchemaError, TruncatedReply, Unavailable, UpstreamError
 from chartinsight_lib.pace import LocalSlots, Pacer
@@ -74,7 +74,7 @@ def is_kiwoom(url: str) -> bool:
 
 def usual_rate(url: str) -> float:
     """Return the quota of a host, requests per second and API id."""
-    return MOCK_RATE if url.rstrip("/") == MOCK_URL else REAL_RATE
+    return MOCK_RATE if urlsplit(url).hostname == urlsplit(MOCK_URL).hostname else REAL_RATE
 
 
 class KiwoomClient:
@@ -113,10 +113,11 @@ class KiwoomClient:
         self._clock, self._deadline_s, self._back_off_s, self._sleep = clock, deadline_s, back_off_s, sleep
         self._window_s = min(1.0, REAL_RATE * self._pacer.interval_s)
         self._dice = dice or random.Random()  # noqa: S311 - jitter
+        self._secrets = {credentials.appkey, credentials.secretkey}
         self._http = JsonHttp(base_url, timeout_s=timeout_s, transport=transport)
         store = tokens or MemoryTokens()
         self._owner = TokenOwner(
-            credentials.fingerprint, self._issue, store, clock, between_issues_s=between_issues_s, sleep=sleep
+            credentials.fingerprint(base_url), self._issue, store, clock, between_issues_s=between_issues_s, sleep=sleep
         )
 
     def __enter__(self) -> Self:
@@ -162,8 +163,9 @@ class KiwoomClient:
     def quotes(self, codes: Sequence[str]) -> Iterator[Record]:
         """Yield the quotes of any number of instruments (ka10095), a hundred per request; an unknown code has none."""
         for start in range(0, len(codes), CODES_PER_CALL):
-            answer = self._call("ka10095", {"stk_cd": "|".join(codes[start : start + CODES_PER_CALL])})
-            yield from records("ka10095", answer, TRS["ka10095"].rows)
+            body = {"stk_cd": "|".join(codes[start : start + CODES_PER_CALL])}
+            rows, *_ = self._page("ka10095", body, "", "", "", 1, "")  # one page, always; but it has to make sense
+            yield from rows
 
     def instruments(self, board: str) -> list[Record]:
         """Return all instruments of a list (ka10099): a key of LISTS. KOSPI's holds ETFs, ETNs and REITs too."""
@@ -188,7 +190,8 @@ class KiwoomClient:
     def revoke(self) -> None:
         """Give the token back (au10002): every program that shares it needs another one then."""
         token = self._owner.token(within_s=self._deadline_s)
-        self._call_without_token("/oauth2/revoke", "au10002", {"token": token.value})
+        self._call_without_token("/oauth2/revoke", "au10002", {"token": token.value}, within_s=self._deadline_s)
+        self._owner.forget(token)
 
     # Pages.
 
@@ -251,12 +254,13 @@ class KiwoomClient:
         tried = 0
         while True:
             token = self._owner.token(refused=refused, within_s=until - time.monotonic())
+            self._secrets.add(token.value)
             headers = {"api-id": tr, "authorization": f"Bearer {token.value}"}
             if next_key:
                 headers |= {"cont-yn": "Y", "next-key": next_key}
-            self._pacer.wait(tr, until=until)
             if self._total:
                 self._total.wait("*", until=until)
+            self._pacer.wait(tr, until=until)  # last, so that its slots stay even
             tried += 1
             sent_at = time.monotonic()
             try:
@@ -271,6 +275,8 @@ class KiwoomClient:
                 refused = token
             except RateLimited as error:
                 wait_s = answer.retry_after_s if answer.retry_after_s is not None else 1.1 * self._window_s
+                if self._total and error.code in OVERALL:
+                    self._total.slow_down("*", wait_s=wait_s, sent_at=sent_at)
                 self._pacer.slow_down(tr, wait_s=wait_s, sent_at=sent_at)
                 self._give_up(error, tried, until, wait_s)
             except Unavailable as error:
@@ -287,23 +293,24 @@ class KiwoomClient:
     def _back_off(self, tried: int) -> float:
         return float(min(BACK_OFF_MOST_S, self._back_off_s * 2 ** (tried - 1)) * self._dice.uniform(0.5, 1.0))
 
-    def _issue(self) -> Token:
+    def _issue(self, within_s: float) -> Token:
         """Ask for a token (au10001)."""
-        answer = self._call_without_token("/oauth2/token", "au10001", {"grant_type": "client_credentials"})
+        asked = {"grant_type": "client_credentials"}
+        answer = self._call_without_token("/oauth2/token", "au10001", asked, within_s=within_s)
         value, expires = (str((answer.body or {}).get(name, "")) for name in ("token", "expires_dt"))
         try:
             expires_at = datetime.strptime(expires, "%Y%m%d%H%M%S").replace(tzinfo=KST)
         except ValueError:
             expires_at = None
-        if not value or expires_at is None:
+        if not _sendable(value) or expires_at is None:
             raise SchemaError(
                 f"kiwoom au10001: a token and its end (expires_dt) are expected; the reply has {', '.join(answer.body or {})}, "
                 f"and expires_dt is {expires[:20]!r}."
             )
         return Token(value, expires_at, issued_at=self._clock())
 
-    def _call_without_token(self, path: str, name: str, body: Mapping[str, str]) -> Answer:
-        until = time.monotonic() + self._deadline_s
+    def _call_without_token(self, path: str, name: str, body: Mapping[str, str], *, within_s: float) -> Answer:
+        until = time.monotonic() + within_s
         full = {**body, "appkey": self._keys.appkey, "secretkey": self._keys.secretkey}
         tried = 0
         while True:
@@ -321,8 +328,8 @@ class KiwoomClient:
                 raise kind(self._without_secrets(str(error)), code=error.code) from None
 
     def _without_secrets(self, message: str) -> str:
-        """Return a message without the keys, should the server repeat one."""
-        for secret in (self._keys.appkey, self._keys.secretkey):
+        """Return a message without keys and tokens, should the server repeat one."""
+        for secret in self._secrets:
             message = message.replace(secret, "***") if secret else message
         return message
 
@@ -330,7 +337,15 @@ class KiwoomClient:
 def _following(answer: Answer) -> str:
     """Return the key of the next page, "" where there is none."""
     more = answer.headers.get("cont-yn", "").strip().upper() == "Y"
-    return answer.headers.get("next-key", "").strip() if more else ""
+    key = answer.headers.get("next-key", "").strip() if more else ""
+    if key and not _sendable(key):
+        raise SchemaError(f"kiwoom: next-key is {key[:50]!r}, and plain ASCII is expected. The API may have changed.")
+    return key
+
+
+def _sendable(word: str) -> bool:
+    """Whether a header can carry a word."""
+    return bool(word) and word.isascii() and word.isprintable()
 
 
 def _who(body: Mapping[str, str]) -> str:
@@ -338,12 +353,13 @@ def _who(body: Mapping[str, str]) -> str:
 
 
 def _oldest(tr: str, rows: Sequence[Record]) -> str:
-    """Return the least time of a page's rows. Raises SchemaError for a row without one."""
+    """Return the least time of a page's rows; one of zeros is none, and `normalise` rejects its row. Raises SchemaError for a
+    row without a time."""
     field = TRS[tr].time
     if not field or not rows:
         return ""
-    times = [row.get(field, "") for row in rows]
+    times = [written for row in rows if (written := row.get(field, "")).strip("0") or not written]
     for written in times:
         if not (written.isascii() and written.isdigit() and len(written) in {8, 14}):
             raise SchemaError(f"kiwoom {tr}: a row's {field} is {written[:30]!r}, and a date is expected.")
-    return min(times)
+    return min(times, default="")

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from chartinsight_lib.clock import Clock
-from chartinsight_lib.errors import AuthFailed
+from chartinsight_lib.errors import AuthFailed, Unavailable
 
 MARGIN = timedelta(minutes=10)
 """A token is renewed this long before it expires."""
@@ -32,10 +33,11 @@ class Credentials:
     appkey: str = field(repr=False)
     secretkey: str = field(repr=False)
 
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that stand for the appkey where it must not be seen."""
-        return hashlib.sha256(b"chartinsight kiwoom appkey:" + self.appkey.encode()).hexdigest()[:16]
+    def fingerprint(self, url: str) -> str:
+        """Return sixteen hexadecimal digits that stand for the appkey on a host where it must not be seen: a token or quota of
+        one host is none of another's."""
+        named = f"chartinsight kiwoom appkey:{urlsplit(url).hostname}:{self.appkey}"
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +106,14 @@ class TokenOwner:
     def __init__(
         self,
         fingerprint: str,
-        issue: Callable[[], Token],
+        issue: Callable[[float], Token],
         store: TokenStore,
         clock: Clock,
         *,
         between_issues_s: float = BETWEEN_ISSUES_S,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`issue` asks the server for a new token; `between_issues_s` are seconds of `clock`'s."""
+        """`issue` asks the server for a new token within so many seconds; `between_issues_s` are seconds of `clock`'s."""
         self._fingerprint, self._issue, self._store, self._clock = fingerprint, issue, store, clock
         self._between_s, self._sleep = between_issues_s, sleep
         self._lock = threading.Lock()
@@ -122,11 +124,15 @@ class TokenOwner:
 
         Args:
             refused: the token that the server has just refused; another one is returned.
-            within_s: how long may be waited for a renewal that would follow the last one too soon.
+            within_s: how long a renewal may take, with all its waits.
         Raises:
             AuthFailed: the server refused a token that was issued a moment ago.
+            Unavailable: another thread was renewing it for all that time.
         """
-        with self._lock:
+        until = time.monotonic() + within_s
+        if not self._lock.acquire(timeout=max(0.0, within_s)):
+            raise Unavailable("kiwoom: the token is being renewed, and that took too long.")
+        try:
             if self._good(self._mine, refused):
                 assert self._mine is not None  # noqa: S101 - `_good` says so; for the type checker
                 return self._mine
@@ -134,11 +140,20 @@ class TokenOwner:
                 token = held.token
                 # Somebody else may have renewed it while we waited, or before we were born.
                 if token is None or not self._good(token, refused):
-                    self._let_some_time_pass(token, within_s)
-                    token = self._issue()
+                    self._let_some_time_pass(token, until - time.monotonic())
+                    token = self._issue(until - time.monotonic())
                     held.keep(token)
             self._mine = token
             return token
+        finally:
+            self._lock.release()
+
+    def forget(self, token: Token) -> None:
+        """Let nobody use a token any more: it was given back."""
+        with self._lock, self._store.alone(self._fingerprint) as held:
+            self._mine = None
+            if held.token is not None and held.token.value == token.value:
+                held.keep(replace(token, expires_at=token.issued_at))
 
     def _good(self, token: Token | None, refused: Token | None) -> bool:
         return token is not None and token.fresh(self._clock()) and (refused is None or token.value != refused.value)
@@ -146,7 +161,8 @@ class TokenOwner:
     def _let_some_time_pass(self, last: Token | None, within_s: float) -> None:
         if last is None:
             return
-        left = self._between_s - (self._clock() - last.issued_at).total_seconds()
+        # A clock that was set back, or another simulation's, makes a token of the future: it counts as issued just now.
+        left = self._between_s - max(0.0, (self._clock() - last.issued_at).total_seconds())
         if left <= 0:
             return
         if left > within_s:

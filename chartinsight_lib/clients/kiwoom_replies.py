@@ -25,6 +25,8 @@ _BRACKETED = re.compile(r"\[(\d{4}):|\(RC(\d{4}):")
 # Source: the API document, page 526, and measurements of clients in use.
 WRONGLY_ASKED = {"1501", "1504", "1505", "1511", "1512", "1513", "1514", "1515", "1516", "1517", "1634"}
 TOO_MANY = {"1687", "1700", "1701", "1702"}
+OVERALL = {"1701", "1702"}
+"""Of these: quotas over all API ids."""
 NO_SUCH_STOCK = {"1901", "1902", "1903"}
 TOKEN_REFUSED = {"8003", "8005", "8103"}
 ADVICE = {

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from itertools import islice
+from datetime import date, datetime, time, timedelta
+from itertools import count, islice
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,14 @@ from chartinsight_lib.clients.base import Batch
 from chartinsight_lib.clients.kiwoom import CODES_PER_CALL, KST, KiwoomClient
 from chartinsight_lib.clients.kiwoom_replies import Record
 from chartinsight_lib.clock import Clock
-from chartinsight_lib.errors import ChartInsightError, TruncatedReply
+from chartinsight_lib.errors import (
+    AuthFailed,
+    ChartInsightError,
+    ConfigError,
+    DatabaseError,
+    TruncatedReply,
+    Unavailable,
+)
 
 BOARDS = ("KOSPI", "KOSDAQ")
 KINDS = frozenset({"stock", "etf", "reit", "fund"})
@@ -34,6 +41,8 @@ INTRADAY_DAYS = 30
 SETTLED = timedelta(days=7)
 """An instrument listed this long has bars; that it should have none is not believed."""
 MINUTES = 5
+UNAVAILABLE_MOST = 20
+"""So many instruments in a row that cannot be had, each after all its tries, are a server that does not work."""
 TOGETHER = 25
 """So many instruments are stored in one transaction; what a crash loses has to be fetched again."""
 BAR_FIELDS = ("open", "high", "low", "close", "volume")
@@ -73,6 +82,11 @@ class KiwoomSource:
         """Code of the market."""
         return self._market
 
+    @property
+    def raw(self) -> bool:
+        """Return True: prices are asked for as they were traded."""
+        return True
+
     def instruments(self) -> pd.DataFrame:
         """Return what is listed (two requests): the columns `domain.INSTRUMENT`. Errors as the client's."""
         return normalise_kiwoom.instruments(self._list(), self._market)
@@ -85,7 +99,8 @@ class KiwoomSource:
         """Yield the daily bars of each instrument, in no order, from `held` with an overlap, or of some years.
 
         Raises:
-            UpstreamError: the list of instruments cannot be had. What cannot be had of one instrument is its batch's error.
+            UpstreamError: the list of instruments cannot be had, the keys are not taken, or one instrument after the other is
+                unavailable. What cannot be had of one instrument is its batch's error.
         """
         states = {row.get("code", "").strip(): row for row in self._list()}
         start = self._today() - timedelta(days=round(365.25 * self._years))
@@ -105,7 +120,9 @@ class KiwoomSource:
         }
 
         def fetch(name: str) -> _Fetched:
-            return _Fetched(normalise_kiwoom.quotes(list(self._client.quotes(parts[name])), now=self._clock()))
+            asked_at = self._clock()
+            rows = list(self._client.quotes(parts[name]))
+            return _Fetched(normalise_kiwoom.quotes(rows, now=asked_at), asked_at)
 
         for name, found in self._each(parts, fetch):
             yield _batch(name, [(name, found)])
@@ -114,17 +131,17 @@ class KiwoomSource:
         """Yield five-minute bars of each code, from `held` with an overlap, or of a month."""
 
         def fetch(code: str) -> _Fetched:
-            month = self._clock() - timedelta(days=INTRADAY_DAYS)
-            since = held[code] - INTRADAY_OVERLAP if code in held else month
-            return _Fetched(
-                normalise_kiwoom.minutes(list(self._client.minute_candles(code, since=since, minutes=MINUTES)), code)
-            )
+            asked_at = self._clock()
+            since = held[code] - INTRADAY_OVERLAP if code in held else asked_at - timedelta(days=INTRADAY_DAYS)
+            rows = list(self._client.minute_candles(code, since=since, minutes=MINUTES))
+            return _Fetched(normalise_kiwoom.minutes(rows, code), asked_at)
 
         for code, found in self._each(codes, fetch):
             yield _batch(f"{code} {MINUTES}m", [(code, found)])
 
     def _daily(self, code: str, since: date, state: Record) -> _Fetched:
-        today = self._today()
+        asked_at = self._clock()
+        today = asked_at.astimezone(KST).date()
         raw, adjusted = (
             [row for page in self._client.daily_pages(code, since=since, until=today, adjusted=kind) for row in page]
             for kind in (False, True)
@@ -135,35 +152,33 @@ class KiwoomSource:
                 raise TruncatedReply(
                     f"kiwoom ka10081 {code}: no daily bar came, although it has been listed since {listed}. Try again later."
                 )
-            return _Fetched(normalise_kiwoom.daily([], code, now=self._clock()))
-        now = self._clock()
-        whole = normalise_kiwoom.daily(raw, code, now=now, halted=normalise_kiwoom.halted_now(state))
-        wanted = np.array([row["dt"] >= f"{since:%Y%m%d}" for row in raw])
-        return _Fetched(whole[wanted].reset_index(drop=True), self._pairs(code, raw, adjusted, whole))
-
-    def _pairs(self, code: str, raw: Sequence[Record], adjusted: Sequence[Record], whole: pd.DataFrame) -> pd.DataFrame:
-        """Return raw and adjusted bars of the same finished days; today's differ, because they were read one after another.
-        `whole`: the raw rows, read."""
-        now, today = self._clock(), f"{self._today():%Y%m%d}"
-        ended = np.array([row["dt"] != today for row in raw])
-        bars = whole.loc[ended, ["date", *BAR_FIELDS]].set_index("date")
-        others = [row for row in adjusted if row["dt"] != today]
-        if others == [row for row in raw if row["dt"] != today]:  # nothing was ever adjusted, as of most instruments
-            other = bars
-        else:
-            other = normalise_kiwoom.daily(others, code, now=now).set_index("date")[[*BAR_FIELDS]]
-        both = bars.join(other.add_prefix("adj_"), how="inner").reset_index()
-        return both.assign(code=code, based_on=pd.Timestamp(self._today()))
+            return _Fetched(normalise_kiwoom.daily([], code, now=asked_at), asked_at)
+        whole = normalise_kiwoom.daily(raw, code, now=asked_at, halted=normalise_kiwoom.halted_now(state))
+        # A row without a date is no day before `since`: it goes on, to be rejected and kept.
+        wanted = np.array([row["dt"] >= f"{since:%Y%m%d}" or not row["dt"].strip("0") for row in raw])
+        pairs = _pairs(code, raw, adjusted, whole, today)
+        return _Fetched(whole[wanted].reset_index(drop=True), asked_at, pairs)
 
     def _each(self, keys: Iterable[str], fetch: Callable[[str], _Fetched]) -> Iterator[tuple[str, _Fetched | str]]:
         """Yield what was fetched of each key, or why it could not be, in the order of the keys; several are fetched at a
         time, and no more lies ready than the workers can hold."""
 
+        in_a_row = count(1)
+
         def attempt(key: str) -> tuple[str, _Fetched | str]:
+            nonlocal in_a_row
             try:
-                return key, fetch(key)
+                found = fetch(key)
+            except (AuthFailed, ConfigError, DatabaseError):
+                raise  # of no instrument: the next one would meet it too
+            except Unavailable as error:
+                if next(in_a_row) >= UNAVAILABLE_MOST:
+                    raise
+                return key, str(error)
             except ChartInsightError as error:
                 return key, str(error)
+            in_a_row = count(1)
+            return key, found
 
         waiting: deque[Future[tuple[str, _Fetched | str]]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="kiwoom")
@@ -195,7 +210,32 @@ class _Fetched:
     """Records of one request or instrument, and its pairs of raw and adjusted bars where there are any."""
 
     records: pd.DataFrame
+    asked_at: datetime
     pairs: pd.DataFrame | None = None
+
+
+def _pairs(
+    code: str, raw: Sequence[Record], adjusted: Sequence[Record], whole: pd.DataFrame, today: date
+) -> pd.DataFrame:
+    """Return raw and adjusted bars of the same finished days; today's differ, because they were read one after another.
+    `whole`: the raw rows, read. Raises TruncatedReply when the two walks did not meet the same days."""
+    limit = f"{today:%Y%m%d}"
+    ended = np.array([row["dt"] < limit and bool(row["dt"].strip("0")) for row in raw])
+    ours = [row for row, has in zip(raw, ended, strict=True) if has]
+    others = [row for row in adjusted if row["dt"] < limit and row["dt"].strip("0")]
+    if {row["dt"] for row in ours} != {row["dt"] for row in others}:
+        raise TruncatedReply(
+            f"kiwoom ka10081 {code}: {len(ours)} days of raw prices came and {len(others)} of adjusted ones, not all the same. "
+            "One of the two histories was cut off. Try again later."
+        )
+    bars = whole.loc[ended, ["date", *BAR_FIELDS]].set_index("date")
+    if others == ours:  # nothing was ever adjusted, as of most instruments
+        other = bars
+    else:
+        noon = datetime.combine(today, time(12), KST)
+        other = normalise_kiwoom.daily(others, code, now=noon).set_index("date")[[*BAR_FIELDS]]
+    both = bars.join(other.add_prefix("adj_"), how="inner").reset_index()
+    return both.assign(code=code, based_on=pd.Timestamp(today))
 
 
 def _together(fetched: Iterator[tuple[str, _Fetched | str]], size: int) -> Iterator[Batch]:
@@ -215,6 +255,7 @@ def _batch(name: str, part: Sequence[tuple[str, _Fetched | str]]) -> Batch:
         _NOTHING if records is None else records.assign(row=range(1, len(records) + 1)),
         pd.concat(pairs, ignore_index=True) if pairs else None,
         {key: one for key, one in part if isinstance(one, str)},
+        min((one.asked_at for one in found), default=None),
     )
 
 

@@ -33,6 +33,7 @@ class SampleSource:
 
     name = "sample"
     market = "US"
+    raw = False  # a correction of a package's data is not expected
 
     def __init__(self) -> None:
         from importlib.util import find_spec

@@ -17,7 +17,8 @@ FARTHEST = "2 minutes"
 
 _RESERVE = text("""
     INSERT INTO ops.pace AS p (key, next_at, interval_s)
-    VALUES (:key, clock_timestamp() + make_interval(secs => :count * CAST(:interval AS float8)), :interval)
+    SELECT :key, clock_timestamp() + make_interval(secs => :count * CAST(:interval AS float8)), CAST(:interval AS float8)
+    FROM   set_config('synchronous_commit', 'off', true)  -- a slot that a crash forgets is no loss, and the disk is slow
     ON CONFLICT (key) DO UPDATE
     SET    interval_s = GREATEST(:interval, p.interval_s * power(CAST(:recovery AS float8), :count)),
            next_at = GREATEST(LEAST(p.next_at, clock_timestamp() + CAST(:farthest AS interval)), clock_timestamp())

@@ -1,8 +1,9 @@
 """Tables -> frames and arrays. Ranges are half-open, columns named, order stated; read as `chartinsight_reader`."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from psycopg2 import extensions
 from sqlalchemy import Connection, text
 
 from chartinsight_lib.db.copy import copy_out, from_wire_time
-from chartinsight_lib.domain import COLLECTED, DERIVED, NUMBERS, PRICES, Flag
+from chartinsight_lib.domain import COLLECTED, DERIVED, MARKETS, NUMBERS, PRICES, Flag
 from chartinsight_lib.errors import NotFound
 from chartinsight_lib.timeframes import aggregate
 
@@ -89,6 +90,8 @@ def candles(conn: Connection, instrument_id: int, timeframe: str = "1d", *, as_o
         NotFound: the timeframe is unknown.
     """
     base = DERIVED.get(timeframe, timeframe)
+    # A daily bar is stamped with its date; a shorter one belongs to the date of its market's zone.
+    zone = ZoneInfo("UTC") if base == "1d" else MARKETS[instrument(conn, instrument_id).market].zone
     held = copy_out(
         _cursor(conn),
         """
@@ -97,11 +100,11 @@ def candles(conn: Connection, instrument_id: int, timeframe: str = "1d", *, as_o
         WHERE  instrument_id = %(id)s AND timeframe = %(timeframe)s AND ts < %(until)s
         ORDER  BY ts
         """,
-        {"id": instrument_id, "timeframe": base, "until": _until(as_of)},
+        {"id": instrument_id, "timeframe": base, "until": _until(as_of, zone)},
         BAR,
     )
     ts = from_wire_time(held.pop("ts"))
-    _undo_events(held, ts, _factors(conn, [instrument_id], as_of).get(instrument_id, []), slice(None))
+    _undo_events(held, ts, _factors(conn, [instrument_id], as_of).get(instrument_id, []), slice(None), zone)
     frame = pd.DataFrame(held, index=ts.rename("ts"))[[*NUMBERS, "flags"]]
     return frame if timeframe in COLLECTED else aggregate(frame, timeframe)
 
@@ -244,11 +247,12 @@ def health(conn: Connection, market: str, timeframe: str = "1d") -> dict[str, An
     ).one()
     collected_at = conn.execute(
         text("""
-            SELECT max(i.finished_at) FROM ops.run_items AS i JOIN ops.runs AS r USING (run_id)
-            WHERE  i.market = :market AND r.job LIKE 'collect%'
+            SELECT i.finished_at FROM ops.run_items AS i JOIN ops.runs AS r USING (run_id)
+            WHERE  i.market = :market AND i.state = 'done' AND r.job LIKE 'collect%'
+            ORDER  BY i.finished_at DESC LIMIT 1
         """),
         {"market": market},
-    ).scalar_one()
+    ).scalar_one_or_none()
     return {**bars._mapping, **scanned._mapping, "source": bars.source or "", "collected_at": collected_at}
 
 
@@ -270,8 +274,8 @@ def last_final_day(conn: Connection, market: str, timeframe: str = "1d") -> date
     return day
 
 
-def newest_final(conn: Connection, market: str, timeframe: str) -> dict[str, datetime]:
-    """Return {code: ts of the newest final bar} of a market's instruments that have one."""
+def newest_final(conn: Connection, market: str, timeframe: str, source: str | None = None) -> dict[str, datetime]:
+    """Return {code: ts of the newest final bar} of a market's instruments that have one; `source`: among bars of it alone."""
     rows = conn.execute(
         text("""
             SELECT i.code, b.ts
@@ -279,11 +283,12 @@ def newest_final(conn: Connection, market: str, timeframe: str) -> dict[str, dat
             CROSS  JOIN LATERAL (
                 SELECT c.ts FROM live.candles AS c
                 WHERE  c.instrument_id = i.id AND c.timeframe = :timeframe AND (c.flags & :provisional) = 0
+                AND    c.source = COALESCE(:source, c.source)
                 ORDER  BY c.ts DESC LIMIT 1
             ) AS b
             WHERE  i.market = :market
         """),
-        {"market": market, "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
+        {"market": market, "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL), "source": source},
     )
     return {row.code: row.ts for row in rows}
 
@@ -336,14 +341,18 @@ def _factors(conn: Connection, ids: list[int], as_of: date | None) -> dict[int, 
 
 
 def _undo_events(
-    columns: dict[str, NDArray[np.float64]], ts: pd.DatetimeIndex, events: list[tuple[date, float, float]], rows: slice
+    columns: dict[str, NDArray[np.float64]],
+    ts: pd.DatetimeIndex,
+    events: list[tuple[date, float, float]],
+    rows: slice,
+    zone: tzinfo = UTC,
 ) -> None:
     """Multiply, in place, the bars before each ex-date by its factors, as api.candles does; `ts` are the times of `rows`."""
     if not events:
         return
     price, volume = np.ones(len(ts)), np.ones(len(ts))
     for ex_date, price_factor, volume_factor in events:
-        before = int(ts.searchsorted(pd.Timestamp(ex_date, tz="UTC")))
+        before = int(ts.searchsorted(pd.Timestamp(ex_date, tz=zone)))
         price[:before] *= price_factor
         volume[:before] *= volume_factor
     for name in PRICES:
@@ -352,11 +361,11 @@ def _undo_events(
     columns["volume"][rows] = np.floor(columns["volume"][rows] * volume + 0.5 + 1e-9)
 
 
-def _until(as_of: date | None) -> datetime:
-    """The first moment after `as_of` in the stamps of daily bars."""
+def _until(as_of: date | None, zone: tzinfo = UTC) -> datetime:
+    """The first moment after `as_of`: in the stamps of daily bars, or of shorter ones in their market's zone."""
     if as_of is None or as_of.year == date.max.year:
         return datetime(9999, 12, 31, tzinfo=UTC)
-    return datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC) + timedelta(days=1)
+    return datetime(as_of.year, as_of.month, as_of.day, tzinfo=zone) + timedelta(days=1)
 
 
 def _cursor(conn: Connection) -> extensions.cursor:

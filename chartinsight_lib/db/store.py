@@ -7,7 +7,7 @@ A final bar is never replaced by a provisional one.
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -121,7 +121,7 @@ def _find_held(conn: Connection, timeframe: str) -> None:
     conn.execute(
         text("""
             CREATE TEMPORARY TABLE held ON COMMIT DROP AS
-            SELECT c.instrument_id, c.ts, c.open, c.high, c.low, c.close, c.volume, c.value, c.flags
+            SELECT c.instrument_id, c.ts, c.open, c.high, c.low, c.close, c.volume, c.value, c.flags, c.source
             FROM   (SELECT instrument_id, min(ts) AS first, max(ts) AS last FROM stage GROUP BY instrument_id) AS span
             CROSS  JOIN LATERAL (
                 SELECT * FROM live.candles AS b
@@ -134,8 +134,12 @@ def _find_held(conn: Connection, timeframe: str) -> None:
     conn.execute(text("ANALYZE held"))
 
 
-def restated(conn: Connection, timeframe: str, *, tolerated: float = 0.1) -> list[Restated]:
+def restated(
+    conn: Connection, timeframe: str, *, raw_source: str | None = None, tolerated: float = 0.1
+) -> list[Restated]:
     """Compare final bars, staged and held; return the instruments of which more than the `tolerated` share differ.
+
+    `raw_source`: the name of a source whose prices have one basis for ever; held bars of its own are left out of it.
 
     Such a source has moved to another price basis (a split, a rights issue): its bars must not stand beside the old ones.
     Where few bars overlap one correction is a large share of them: that is refused too, because nothing tells the two apart.
@@ -148,18 +152,18 @@ def restated(conn: Connection, timeframe: str, *, tolerated: float = 0.1) -> lis
             FROM   stage AS s
             JOIN   held AS c ON c.instrument_id = s.instrument_id AND c.ts = s.ts
             JOIN   live.instruments AS i ON i.id = s.instrument_id
-            WHERE  ((c.flags | s.flags) & :provisional) = 0
+            WHERE  ((c.flags | s.flags) & :provisional) = 0 AND c.source IS DISTINCT FROM :raw_source
             GROUP  BY i.code
             HAVING count(*) FILTER (WHERE s.close <> c.close) > :tolerated * count(*)
             ORDER  BY i.code
         """),
-        {"provisional": int(Flag.PROVISIONAL), "tolerated": tolerated},
+        {"provisional": int(Flag.PROVISIONAL), "tolerated": tolerated, "raw_source": raw_source},
     )
     return [Restated(*row) for row in rows]
 
 
 def keep_official_closes(conn: Connection, timeframe: str) -> None:
-    """Give staged bars whose close is the after-market's the official close that is held of the same bar."""
+    """Give staged bars whose close is not known to be the official one the official close that is held of the same bar."""
     _find_held(conn, timeframe)
     conn.execute(
         text("""
@@ -168,7 +172,7 @@ def keep_official_closes(conn: Connection, timeframe: str) -> None:
                    flags = (s.flags & ~CAST(:after AS smallint)) | :official
             FROM   held AS c
             WHERE  c.instrument_id = s.instrument_id AND c.ts = s.ts
-            AND    (s.flags & :after) <> 0 AND (c.flags & :official) <> 0
+            AND    (s.flags & :official) = 0 AND (c.flags & :official) <> 0
         """),
         {"after": int(Flag.AFTER_MARKET), "official": int(Flag.OFFICIAL_CLOSE)},
     )
@@ -226,6 +230,21 @@ def drop_unfinished(conn: Connection, timeframe: str) -> None:
     )
 
 
+def drop_phantoms(conn: Connection, timeframe: str, before: datetime) -> None:
+    """Drop provisional bars from before `before` that a source, which was asked for that time again, did not bring: what was
+    forming then never became a bar."""
+    conn.execute(
+        text("""
+            DELETE FROM live.candles AS c
+            USING  (SELECT instrument_id, min(ts) AS first FROM stage GROUP BY instrument_id) AS span
+            WHERE  c.instrument_id = span.instrument_id AND c.timeframe = :timeframe AND c.ts >= span.first AND c.ts < :before
+            AND    (c.flags & :provisional) <> 0
+            AND    NOT EXISTS (SELECT 1 FROM stage AS s WHERE s.instrument_id = c.instrument_id AND s.ts = c.ts)
+        """),
+        {"timeframe": timeframe, "before": before, "provisional": int(Flag.PROVISIONAL)},
+    )
+
+
 def close_gaps(conn: Connection, timeframe: str) -> None:
     """Forget the gaps for which `stage` brought a bar."""
     conn.execute(
@@ -265,6 +284,19 @@ def forget_factors(
             "days": factors["ex_date"].tolist(),
         },
     )
+
+
+def factors_held(conn: Connection, ids: pd.Series, *, source: str) -> dict[str, dict[date, float]]:
+    """Return {code: {ex-date: price factor}} of what a source has told of; `ids`: {code: instrument id}."""
+    rows = conn.execute(
+        text("SELECT instrument_id, ex_date, price_factor FROM live.factors WHERE source = :source"), {"source": source}
+    )
+    codes = {number: code for code, number in ids.items()}
+    found: dict[str, dict[date, float]] = {}
+    for number, ex_date, factor in rows:
+        if number in codes:
+            found.setdefault(str(codes[number]), {})[ex_date] = factor
+    return found
 
 
 def upsert_factors(

@@ -22,8 +22,8 @@ from sqlalchemy.exc import DBAPIError
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.errors import DatabaseError
 
-LOCK_TIMEOUT = "90s"
-"""So long one program waits for another to renew the token."""
+LOCK_TIMEOUT = "200s"
+"""So long one program waits for another to renew the token: longer than a renewal may take with all its tries."""
 
 
 class Kept(Protocol):

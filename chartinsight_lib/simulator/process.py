@@ -22,6 +22,7 @@ from chartinsight_lib.simulator.server import SimulatorServer
 
 START = datetime(2026, 10, 13, 10, tzinfo=KST)
 """When a generated market is entered: a Tuesday morning in the days of the after-market."""
+LAST_DAY = date(2028, 12, 29)
 PUBLISH_S = 2.0
 
 
@@ -62,7 +63,7 @@ def run(
 def open_market(plan: Plan) -> Market:
     """Make or read the market. Errors as `run`."""
     if plan.replay is None:
-        return GeneratedMarket(plan.seed, instruments=plan.instruments)
+        return GeneratedMarket(plan.seed, instruments=plan.instruments, last_day=LAST_DAY)
     if plan.replay.startswith(("postgresql://", "postgres://", "postgresql+")):
         return ReplayMarket.from_database(plan.replay)
     return ReplayMarket.from_path(plan.replay)
@@ -87,7 +88,10 @@ def _start(plan: Plan, market: Market) -> datetime:
         start = max(start, _stood(plan.clock_file))
     day: date = start.astimezone(KST).date()
     if not np.datetime64(first) <= np.datetime64(day) <= np.datetime64(last):
-        raise ConfigError(f"simulator: it cannot start on {day}; {market.label} reaches from {first} to {last}.")
+        raise ConfigError(
+            f"simulator: it cannot start on {day}; {market.label} reaches from {first} to {last}."
+            + (f" To begin anew, remove {plan.clock_file} and what is stored of the market SIM." if plan.resume else "")
+        )
     return start
 
 

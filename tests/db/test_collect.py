@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -93,6 +93,7 @@ class Made:
     codes: list[str]
     name: str = "made"
     market: str = "KRX"
+    raw: bool = False
     unfinished: date | None = None
     asked: list[str] = field(default_factory=list)
 
@@ -234,18 +235,96 @@ def test_a_batch_that_fails_leaves_nothing_but_its_record_and_the_next_goes_on(l
 
 
 @pytest.mark.parametrize("how", ["bars", "only gaps"])
-def test_a_batch_of_a_code_that_is_no_instrument_stores_nothing(loader, how):
-    """The code of the last row is unknown; where it has only a gap, the bars before it are written when that is seen."""
+def test_a_code_that_is_no_instrument_is_refused_by_name_and_the_others_of_its_batch_are_stored(loader, how):
     mixed = records(("005930", DAYS[0], 100), ("999999", DAYS[0], 100))
     if how == "only gaps":
         mixed.loc[1, ["open", "high", "low", "volume"]] = 0
     source = Made([("mixed", mixed), ("good", records(("005930", DAYS[1], 100)))], ["005930"])
     run_id, report = run_all(loader, source)
-    assert list(report.errors) == ["mixed"]
-    assert "999999" in item(loader, run_id, "mixed")[2]
+    assert list(report.errors) == ["999999"]
+    assert "it is no instrument yet. Sync instruments first" in item(loader, run_id, "999999")[2]
+    assert report.items["mixed"]["refused"] == 1
     held = everything(loader)
-    assert [str(row[1].date()) for row in held["candles"]] == [DAYS[1]]
+    assert [(row[0], str(row[1].date())) for row in held["candles"]] == [("005930", DAYS[0]), ("005930", DAYS[1])]
     assert held["gaps"] == held["quarantine"] == []
+
+
+# A source whose prices have one basis for ever.
+
+
+def test_a_correction_of_a_raw_source_is_stored_and_of_another_source_it_is_refused(loader):
+    one, other = (
+        Made([("all", records(*((("005930", day, close)) for day in DAYS[:3])))], ["005930"], raw=True)
+        for close in (100.0, 101.0)
+    )
+    run_all(loader, one)
+    _, report = run_all(loader, other)
+    assert (report.errors, report.items["all"]["updated"]) == ({}, 3)
+    other.name = "somebody else"
+    other.batches = [("all", records(*(("005930", day, 55.0) for day in DAYS[:3])))]
+    _, report = run_all(loader, other)
+    assert "its past was restated" in report.errors["005930"]
+
+
+def test_a_bar_of_a_day_that_never_was_is_dropped_when_a_raw_source_does_not_bring_it_again(loader):
+    """A quote on a holiday made it; the days around it are asked for again, and it is none of them."""
+    first = Made([("all", records(*(("005930", day, 100.0) for day in DAYS)))], ["005930"], raw=True)
+    first.unfinished = date.fromisoformat(DAYS[5])
+    run_all(loader, first)
+    assert len(everything(loader)["candles"]) == 8
+    again = Made([("all", records(*(("005930", day, 100.0) for day in DAYS[:5] + DAYS[7:])))], ["005930"], raw=True)
+    run_all(loader, again)
+    assert [str(row[1].date()) for row in everything(loader)["candles"]] == DAYS[:5] + DAYS[7:]
+
+
+def test_a_bad_row_of_a_raw_source_is_kept_once_whatever_batch_and_place_it_comes_in(loader):
+    for name, before in (("a", 0), ("b", 3)):
+        bad = records(*(("005930", day, 100.0) for day in DAYS[3 - before : 4]))
+        bad["high"] = [*bad["high"].iloc[:-1], 1.0]
+        run_all(loader, Made([(name, bad)], ["005930"], raw=True))
+    assert ask(loader, "SELECT count(*) FROM ops.quarantine") == [(1,)]
+
+
+def test_what_the_database_refuses_fails_its_batch_and_the_next_goes_on(loader, monkeypatch):
+    real = store.upsert_gaps
+
+    def refusing(conn: Any, gaps: pd.DataFrame, *args: Any, **options: Any) -> Any:
+        if len(gaps):
+            conn.execute(text("SELECT 1 / 0"))
+        return real(conn, gaps, *args, **options)
+
+    monkeypatch.setattr(store, "upsert_gaps", refusing)
+    halted = records(("005930", DAYS[0], 100), ("005930", DAYS[1], 100))
+    halted.loc[1, ["open", "high", "low", "volume"]] = 0
+    _, report = run_all(loader, Made([("one", halted), ("two", records(("005930", DAYS[2], 100)))], ["005930"]))
+    assert report.errors == {"one": "the database refused it (DivisionByZero)."}
+    assert [str(row[1].date()) for row in everything(loader)["candles"]] == [DAYS[2]]
+
+
+def test_a_batch_of_which_nothing_could_be_had_is_not_done(loader):
+    class Failing(Made):
+        def daily(self, held: Mapping[str, date]) -> Iterator[Batch]:
+            yield Batch("005930…000660", records(("005930", DAYS[0], 1)).iloc[:0], errors={"005930": "no answer."})
+
+    run_id, report = run_all(loader, Failing([], ["005930"]))
+    assert report.errors == {"005930": "no answer."}
+    assert ask(loader, "SELECT item, state FROM ops.run_items WHERE run_id = :id AND item <> 'made'", id=run_id) == [
+        ("005930", "failed")
+    ]
+
+
+def test_a_bar_is_unfinished_if_it_was_when_the_source_was_asked(loader):
+    """It was asked the day before CLOCK's, and the answer is stored today."""
+
+    class Slow(Made):
+        def provisional_from(self, today: date) -> date | None:
+            return today
+
+        def daily(self, held: Mapping[str, date]) -> Iterator[Batch]:
+            yield Batch("all", records(("005930", "2024-08-08", 100)), asked_at=NOW - timedelta(days=1))
+
+    run_all(loader, Slow([], ["005930"]))
+    assert ask(loader, "SELECT flags FROM live.candles") == [(Flag.PROVISIONAL,)]
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, "1\x002"], ids=["infinity", "minus infinity", "a zero byte"])

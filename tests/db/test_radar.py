@@ -252,6 +252,7 @@ class Until:
     last: date | None
     name: str = "sample"
     market: str = "US"
+    raw: bool = False
 
     def instruments(self) -> pd.DataFrame:
         return open_source("sample").instruments()

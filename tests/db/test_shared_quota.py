@@ -20,6 +20,7 @@ from chartinsight_lib.pace import SLOWER
 NOW = datetime(2026, 10, 13, 1, tzinfo=UTC)
 CLOCK = fixed_clock(NOW)
 KEYS = Credentials("canary-appkey", "canary-secretkey")
+PRINT = KEYS.fingerprint("https://api.kiwoom.com")
 
 
 def token(value: str, *, hours: float = 24, issued: datetime = NOW) -> Token:
@@ -110,19 +111,19 @@ def test_processes_that_ask_at_the_same_time_get_different_slots(database: Datab
 
 
 def test_a_token_is_found_by_whoever_has_the_secretkey_and_by_nobody_else(loader):
-    with sealed(loader).alone(KEYS.fingerprint) as held:
+    with sealed(loader).alone(PRINT) as held:
         assert held.token is None
         held.keep(token("canary-token"))
-    with sealed(loader).alone(KEYS.fingerprint) as held:
+    with sealed(loader).alone(PRINT) as held:
         assert held.token == token("canary-token")
-    with sealed(loader, "another secretkey").alone(KEYS.fingerprint) as held:
+    with sealed(loader, "another secretkey").alone(PRINT) as held:
         assert held.token is None
     with sealed(loader).alone("0123456789abcdef") as held:
         assert held.token is None
 
 
 def test_neither_token_nor_keys_can_be_read_from_the_database(database: Database, loader: Engine):
-    with sealed(loader).alone(KEYS.fingerprint) as held:
+    with sealed(loader).alone(PRINT) as held:
         held.keep(token("canary-token"))
     with loader.connect() as conn:
         row = conn.execute(text("SELECT fingerprint, encode(sealed, 'escape') FROM ops.tokens")).one()
@@ -137,12 +138,12 @@ def test_programs_that_need_a_token_at_the_same_time_ask_for_one(loader):
     issued: list[str] = []
     asking = threading.Barrier(4)
 
-    def issue() -> Token:
+    def issue(_: float) -> Token:
         issued.append(f"token {len(issued)}")
         return token(issued[-1])
 
     def program(found: list[str]) -> None:
-        owner = TokenOwner(KEYS.fingerprint, issue, sealed(loader), CLOCK)  # each with a store and a lock of its own
+        owner = TokenOwner(PRINT, issue, sealed(loader), CLOCK)  # each with a store and a lock of its own
         asking.wait()
         found.append(owner.token().value)
 
@@ -159,8 +160,8 @@ def test_programs_that_need_a_token_at_the_same_time_ask_for_one(loader):
 def test_a_program_whose_token_was_replaced_takes_over_the_new_one_without_asking(loader):
     old, new = token("old", issued=NOW - timedelta(hours=1)), token("new")
     values = iter([old, new])
-    one = TokenOwner(KEYS.fingerprint, lambda: next(values), sealed(loader), CLOCK)
-    other = TokenOwner(KEYS.fingerprint, lambda: pytest.fail("asked for a third token"), sealed(loader), CLOCK)
+    one = TokenOwner(PRINT, lambda _: next(values), sealed(loader), CLOCK)
+    other = TokenOwner(PRINT, lambda _: pytest.fail("asked for a third token"), sealed(loader), CLOCK)
     assert (one.token().value, other.token().value) == ("old", "old")
     assert one.token(refused=old).value == "new"
     assert other.token(refused=old).value == "new"

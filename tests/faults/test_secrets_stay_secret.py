@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
-import pytest
 from sqlalchemy import text
 
 from chartinsight_lib.db.engine import open_database

@@ -238,7 +238,7 @@ def test_quotes_bring_the_running_bar_of_the_whole_market_in_one_request(desk):
 
 def test_the_official_close_is_kept_although_the_vendors_history_has_the_after_markets(desk):
     """On the 14th 000100 closed at 10,500, and after hours at 10,700 with 400 shares."""
-    there = desk(at(FOURTEENTH, 16, 30))
+    there = desk(at(FOURTEENTH, 16, 45))
     there.run(collect.collect_quotes).check()
     assert there.bars("000100").loc[FOURTEENTH, ["close", "flags"]].tolist() == [
         10_500, Flag.PROVISIONAL | Flag.OFFICIAL_CLOSE

@@ -121,3 +121,23 @@ def test_whatever_is_learnt_gives_back_every_adjusted_price_and_volume_to_the_wo
     for name in ("open", "high", "low", "close"):
         assert np.array_equal(np.floor(frame[name] * price + 0.5 + 1e-9), frame[f"adj_{name}"])
     assert np.array_equal(np.floor(frame["volume"] / price + 0.5 + 1e-9), frame["adj_volume"])
+
+
+def test_a_few_rows_that_are_a_won_off_make_no_events_and_cost_no_exactness():
+    raw = [1_000 + 3 * k for k in range(80)] + [500 + k for k in range(40)]
+    frame = pairs(raw, [1_000_000 + 7 * k for k in range(120)], {80: Fraction(615, 1_237)})
+    for row in (0, 17, 50, 51, 100):
+        frame.loc[row, "adj_close"] += 1
+    assert found(frame) == [(DAYS[80], pytest.approx(615 / 1_237, rel=1e-12), "split")]
+
+
+def test_a_factor_that_was_learnt_from_more_days_is_kept_where_it_fits_and_not_where_it_does_not():
+    raw = [5_730, 5_730, 5_730, 5_003, 5_100]
+    frame = pairs(raw, [0, 0, 0, 77, 88], {3: Fraction(5_003, 5_730)})
+    exact = 5_003 / 5_730
+    (rounder,) = found(frame)  # three halted days of one price leave several base prices open
+    assert rounder[1] == pytest.approx(exact, rel=1e-3)
+    kept = learn_chain(frame, {DAYS[3]: exact})
+    assert kept["price_factor"].tolist() == [exact]
+    other = learn_chain(frame, {DAYS[3]: 0.5, DAYS[1]: 0.9})
+    assert [(row.ex_date, row.price_factor) for row in other.itertuples()] == [rounder[:2]]

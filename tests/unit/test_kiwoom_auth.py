@@ -19,7 +19,8 @@ class Desk:
         self.slept: list[float] = []
         self.store = MemoryTokens()
 
-    def issue(self) -> Token:
+    def issue(self, within_s: float) -> Token:
+        assert within_s > 0
         self.issued.append(Token(f"token {len(self.issued)}", self.now + self.life, self.now))
         return self.issued[-1]
 
@@ -88,5 +89,27 @@ def test_a_token_that_is_refused_at_once_is_an_error_where_there_is_no_time_to_w
 def test_neither_keys_nor_token_show_in_a_representation():
     keys = Credentials("canary-appkey", "canary-secretkey")
     token = Token("canary-token", NOW, NOW)
-    assert "canary" not in f"{keys!r} {keys} {token!r} {token} {keys.fingerprint}"
-    assert len(keys.fingerprint) == 16
+    assert "canary" not in f"{keys!r} {keys} {token!r} {token} {keys.fingerprint('https://api.kiwoom.com')}"
+    prints = {
+        keys.fingerprint(f"{host}:{port}") for host in ("https://api.kiwoom.com", "http://127.0.0.1") for port in (1, 2)
+    }
+    assert {len(found) for found in prints} == {16}
+    assert len(prints) == 2  # a host's token is none of another's
+
+
+def test_a_token_of_the_future_was_issued_just_now():
+    """The clock was set back, or the token is of a simulation that began later."""
+    desk = Desk()
+    owner = desk.owner()
+    first = owner.token()
+    desk.now -= timedelta(hours=3)
+    assert owner.token(refused=first, within_s=100).value == "token 1"
+    assert desk.slept == [60.0]
+
+
+def test_a_token_that_was_given_back_is_used_by_nobody():
+    desk = Desk()
+    owner = desk.owner()
+    owner.forget(owner.token())
+    desk.now += timedelta(minutes=2)
+    assert owner.token().value == desk.owner().token().value == "token 1"

@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from chartinsight_lib.clients._http import Answer, _read
+from chartinsight_lib.clients._http import Answer, read_answer
 from chartinsight_lib.clients.kiwoom_replies import TokenRefused, flat, judge, records
 from chartinsight_lib.errors import (
     AuthFailed,
@@ -22,7 +22,13 @@ FINE = {"return_code": 0, "return_msg": "정상적으로 처리되었습니다"}
 
 def answer(body: object, status: int = 200, **headers: str) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return _read(httpx.Response(status, content=content, headers=headers))
+    return read_answer(
+        status,
+        httpx.Headers(headers)
+        if "Content-Type" in headers
+        else httpx.Headers({"Content-Type": "application/json"} | headers),
+        content,
+    )
 
 
 @pytest.mark.parametrize(

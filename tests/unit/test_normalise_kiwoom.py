@@ -162,12 +162,21 @@ def test_a_quote_is_the_running_bar_and_once_there_is_an_official_close_that_is_
         quote("123452", trde_qty="0"),
         quote("123453", dt="20260911"),
     ]
-    frame = kiwoom.quotes(rows, now=datetime(2026, 9, 14, 8, tzinfo=UTC))
-    assert frame["code"].tolist() == ["123450", "123451"]  # the others have not traded today
+    rows.append(quote("123454", dt=""))
+    frame = kiwoom.quotes(rows, now=datetime(2026, 9, 14, 7, 40, tzinfo=UTC))  # 16:40
+    assert frame["code"].tolist() == ["123450", "123451"]  # the others have not traded today, or do not say so
     assert frame["close"].tolist() == [41450, 41600]
-    assert frame["flags"].tolist() == [0, Flag.OFFICIAL_CLOSE]
+    assert frame["flags"].tolist() == [Flag.AFTER_MARKET, Flag.OFFICIAL_CLOSE]
     assert frame["value"].tolist() == [33240e6] * 2
     assert set(frame["date"]) == {"20260914"}
+
+
+@pytest.mark.parametrize(
+    ("hour", "minute", "flag"), [(2, 0, 0), (6, 59, 0), (7, 0, Flag.AFTER_MARKET), (7, 39, Flag.AFTER_MARKET)]
+)
+def test_a_close_that_a_quote_names_before_the_session_is_surely_over_is_no_official_one(hour, minute, flag):
+    frame = kiwoom.quotes([quote(close_pric="41600")], now=datetime(2026, 9, 14, hour, minute, tzinfo=UTC))
+    assert (frame["close"].tolist(), frame["flags"].tolist()) == ([41450], [flag])
 
 
 def test_the_list_of_instruments_is_read_with_its_kinds_and_dates():

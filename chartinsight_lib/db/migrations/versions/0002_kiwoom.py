@@ -30,14 +30,30 @@ CREATE TABLE ops.tokens (
 COMMENT ON TABLE ops.tokens IS 'access tokens, encrypted with a key that only the owner of the secretkey can make';
 REVOKE ALL ON ops.tokens FROM chartinsight_reader;
 
+CREATE INDEX run_items_newest ON ops.run_items (market, finished_at DESC) WHERE state = 'done';
+
 COMMENT ON COLUMN live.candles.flags IS
     '1 provisional, 2 close of the after-market, 4 range widened to hold open and close, 8 official close confirmed';
 """
 
 # 1e-9: the product of factors is a float, and what should end in a half must not fall below it.
 VIEWS = """
+CREATE FUNCTION api.day_of(market text, timeframe text, ts timestamptz) RETURNS date LANGUAGE sql IMMUTABLE
+RETURN (ts AT TIME ZONE
+    CASE WHEN timeframe = '1d' THEN 'UTC' WHEN market = 'US' THEN 'America/New_York' ELSE 'Asia/Seoul' END)::date;
+COMMENT ON FUNCTION api.day_of IS
+    'the trading date of a bar: of a daily one the date that stamps it, of a shorter one that of its market';
+GRANT EXECUTE ON FUNCTION api.day_of TO chartinsight_loader, chartinsight_reader;
+
+CREATE OR REPLACE VIEW api.candles_raw AS
+SELECT i.market, i.code, i.name, c.timeframe, c.ts, api.day_of(i.market, c.timeframe, c.ts) AS day,
+       c.open, c.high, c.low, c.close, c.volume, c.value,
+       (c.flags & 1) = 0 AS final, c.flags, c.source, c.run_id
+FROM   live.candles AS c
+JOIN   live.instruments AS i ON i.id = c.instrument_id;
+
 CREATE OR REPLACE VIEW api.candles AS
-SELECT i.market, i.code, i.name, c.timeframe, c.ts, (c.ts AT TIME ZONE 'UTC')::date AS day,
+SELECT i.market, i.code, i.name, c.timeframe, c.ts, api.day_of(i.market, c.timeframe, c.ts) AS day,
        c.open * f.price AS open, c.high * f.price AS high, c.low * f.price AS low, c.close * f.price AS close,
        floor(c.volume * f.volume + 0.5 + 1e-9)::bigint AS volume, c.value,
        (c.flags & 1) = 0 AS final, c.flags, c.source, c.run_id
@@ -46,7 +62,8 @@ JOIN   live.instruments AS i ON i.id = c.instrument_id
 CROSS  JOIN LATERAL (
     SELECT api.product(f.price_factor) AS price, api.product(f.volume_factor) AS volume
     FROM   api.factors AS f
-    WHERE  f.instrument_id = c.instrument_id AND f.kind <> 'dividend' AND f.ex_date > (c.ts AT TIME ZONE 'UTC')::date
+    WHERE  f.instrument_id = c.instrument_id AND f.kind <> 'dividend'
+    AND    f.ex_date > api.day_of(i.market, c.timeframe, c.ts)
 ) AS f;
 COMMENT ON VIEW api.candles IS
     'candles with splits, rights and bonus issues undone by live.factors, to the prices of the newest basis; dividends are not';
