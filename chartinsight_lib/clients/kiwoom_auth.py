@@ -22,6 +22,7 @@ from chartinsight_lib.errors import AuthFailed, Unavailable
 
 MARGIN = timedelta(minutes=10)
 """A token is renewed this long before it expires."""
+RENEWING = "kiwoom: the token is being renewed by somebody else, and that took too long."
 BETWEEN_ISSUES_S = 60.0
 """At least so long lies between two issues of one appkey: a program that renews in a circle would lock itself out."""
 
@@ -69,8 +70,9 @@ class Held(Protocol):
 class TokenStore(Protocol):
     """Where programs that use the same appkey find the same token."""
 
-    def alone(self, fingerprint: str) -> AbstractContextManager[Held]:
-        """Give what is held of an appkey, locked against everybody else for the length of a `with`."""
+    def alone(self, fingerprint: str, *, within_s: float) -> AbstractContextManager[Held]:
+        """Give what is held of an appkey, locked against everybody else for the length of a `with`. Raises Unavailable when
+        somebody else held it for so long."""
         ...
 
 
@@ -82,10 +84,14 @@ class MemoryTokens:
         self._tokens: dict[str, Token] = {}
 
     @contextmanager
-    def alone(self, fingerprint: str) -> Iterator[Held]:
+    def alone(self, fingerprint: str, *, within_s: float) -> Iterator[Held]:
         """Give what is held of an appkey; see `TokenStore`."""
-        with self._lock:
+        if not self._lock.acquire(timeout=max(0.0, within_s)):
+            raise Unavailable(RENEWING)
+        try:
             yield _InMemory(self._tokens, fingerprint)
+        finally:
+            self._lock.release()
 
 
 class _InMemory:
@@ -131,12 +137,12 @@ class TokenOwner:
         """
         until = time.monotonic() + within_s
         if not self._lock.acquire(timeout=max(0.0, within_s)):
-            raise Unavailable("kiwoom: the token is being renewed, and that took too long.")
+            raise Unavailable(RENEWING)
         try:
             if self._good(self._mine, refused):
                 assert self._mine is not None  # noqa: S101 - `_good` says so; for the type checker
                 return self._mine
-            with self._store.alone(self._fingerprint) as held:
+            with self._store.alone(self._fingerprint, within_s=until - time.monotonic()) as held:
                 token = held.token
                 # Somebody else may have renewed it while we waited, or before we were born.
                 if token is None or not self._good(token, refused):
@@ -148,9 +154,9 @@ class TokenOwner:
         finally:
             self._lock.release()
 
-    def forget(self, token: Token) -> None:
+    def forget(self, token: Token, *, within_s: float = 60.0) -> None:
         """Let nobody use a token any more: it was given back."""
-        with self._lock, self._store.alone(self._fingerprint) as held:
+        with self._lock, self._store.alone(self._fingerprint, within_s=within_s) as held:
             self._mine = None
             if held.token is not None and held.token.value == token.value:
                 held.keep(replace(token, expires_at=token.issued_at))

@@ -16,14 +16,12 @@ from typing import Generic, Protocol, TypeVar
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from psycopg2 import errors
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from chartinsight_lib.clock import Clock
-from chartinsight_lib.errors import DatabaseError
-
-LOCK_TIMEOUT = "200s"
-"""So long one program waits for another to renew the token: longer than a renewal may take with all its tries."""
+from chartinsight_lib.errors import DatabaseError, Unavailable
 
 
 class Kept(Protocol):
@@ -59,17 +57,27 @@ class SealedTokens(Generic[T]):
         self._engine, self._make, self._clock = engine, make, clock
 
     @contextmanager
-    def alone(self, fingerprint: str) -> Iterator[_Row[T]]:
-        """Give what is held of an appkey, locked against everybody else. Raises DatabaseError."""
+    def alone(self, fingerprint: str, *, within_s: float) -> Iterator[_Row[T]]:
+        """Give what is held of an appkey, locked against everybody else.
+
+        Raises:
+            Unavailable: another program held it for `within_s`.
+            DatabaseError: the table cannot be used.
+        """
         try:
             with self._engine.begin() as conn:
-                conn.execute(text("SELECT set_config('lock_timeout', :most, true)"), {"most": LOCK_TIMEOUT})
+                conn.execute(
+                    text("SELECT set_config('lock_timeout', :most, true)"),
+                    {"most": f"{max(1, round(within_s * 1000))}ms"},
+                )
                 # An advisory lock, because there may be no row yet.
                 conn.execute(
                     text("SELECT pg_advisory_xact_lock(hashtextextended('token ' || :of, 0))"), {"of": fingerprint}
                 )
                 yield _Row(conn, fingerprint, self._seal, self._make, self._clock)
         except DBAPIError as error:
+            if isinstance(error.orig, errors.LockNotAvailable):
+                raise Unavailable("tokens: another program is renewing the token, and that took too long.") from None
             raise DatabaseError(f"tokens: ops.tokens cannot be used ({type(error.orig).__name__}).") from None
 
 

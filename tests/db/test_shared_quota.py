@@ -15,6 +15,7 @@ from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.pace import SharedSlots
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.db.tokens import SealedTokens
+from chartinsight_lib.errors import Unavailable
 from chartinsight_lib.pace import SLOWER
 
 NOW = datetime(2026, 10, 13, 1, tzinfo=UTC)
@@ -111,19 +112,19 @@ def test_processes_that_ask_at_the_same_time_get_different_slots(database: Datab
 
 
 def test_a_token_is_found_by_whoever_has_the_secretkey_and_by_nobody_else(loader):
-    with sealed(loader).alone(PRINT) as held:
+    with sealed(loader).alone(PRINT, within_s=5) as held:
         assert held.token is None
         held.keep(token("canary-token"))
-    with sealed(loader).alone(PRINT) as held:
+    with sealed(loader).alone(PRINT, within_s=5) as held:
         assert held.token == token("canary-token")
-    with sealed(loader, "another secretkey").alone(PRINT) as held:
+    with sealed(loader, "another secretkey").alone(PRINT, within_s=5) as held:
         assert held.token is None
-    with sealed(loader).alone("0123456789abcdef") as held:
+    with sealed(loader).alone("0123456789abcdef", within_s=5) as held:
         assert held.token is None
 
 
 def test_neither_token_nor_keys_can_be_read_from_the_database(database: Database, loader: Engine):
-    with sealed(loader).alone(PRINT) as held:
+    with sealed(loader).alone(PRINT, within_s=5) as held:
         held.keep(token("canary-token"))
     with loader.connect() as conn:
         row = conn.execute(text("SELECT fingerprint, encode(sealed, 'escape') FROM ops.tokens")).one()
@@ -155,6 +156,15 @@ def test_programs_that_need_a_token_at_the_same_time_ask_for_one(loader):
         thread.join()
     assert issued == ["token 0"]
     assert found == ["token 0"] * 4
+
+
+def test_who_waits_too_long_for_somebody_elses_renewal_says_so(loader):
+    with (
+        sealed(loader).alone(PRINT, within_s=5),
+        pytest.raises(Unavailable, match="another program is renewing the token"),
+        sealed(loader).alone(PRINT, within_s=0.05),
+    ):
+        pass
 
 
 def test_a_program_whose_token_was_replaced_takes_over_the_new_one_without_asking(loader):
