@@ -39,6 +39,23 @@ class Recording(NamedTuple):
     events: tuple[Event, ...] = ()
 
 
+def sound_records(records: pd.DataFrame, *, widen_won: int = 0) -> tuple[pd.DataFrame, int]:
+    """Return the rows that `read_records` takes, and how many it would refuse: those that are unreadable or contradictory."""
+    frame = _columns(records, ["code", "date", *_WHOLE], ["value", *_SELDOM])
+    numbers = frame[_WHOLE].apply(pd.to_numeric, errors="coerce")
+    halted = (numbers[PRICES[:3]] == 0).all(axis=1) & (numbers["volume"] == 0) & (numbers["close"] > 0)
+    sound = (numbers == numbers.round()).all(axis=1) & (numbers["volume"] >= 0)
+    ends = numbers[["open", "close"]]
+    sound &= (numbers[PRICES] > 0).all(axis=1) & (numbers["high"] >= ends.max(axis=1) - widen_won)
+    sound &= (numbers["low"] <= ends.min(axis=1) + widen_won) & (numbers["high"] >= numbers["low"])
+    sound &= pd.to_datetime(frame["date"].astype("str"), errors="coerce").notna()
+    kept, key = records[sound | halted], ["code", "date"]
+    different = kept[frame.columns].drop_duplicates()
+    torn = pd.MultiIndex.from_frame(different.loc[different.duplicated(key), key])
+    kept = kept[~pd.MultiIndex.from_frame(kept[key]).isin(torn)]
+    return kept, len(records) - len(kept)
+
+
 def read_records(records: pd.DataFrame, *, widen_won: int = 0) -> dict[str, Recording]:
     """Return the recordings of all codes; arguments and errors as in `ReplayMarket.from_records`."""
     frame = _columns(records, ["code", "date", *_WHOLE], ["value", *_SELDOM])

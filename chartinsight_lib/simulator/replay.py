@@ -38,6 +38,7 @@ from chartinsight_lib.simulator.recorded import (
     read_database,
     read_minutes,
     read_records,
+    sound_records,
     to_events,
 )
 
@@ -111,12 +112,12 @@ class ReplayMarket:
         path: str | Path,
         *,
         minutes: str | Path | None = None,
-        widen_won: int = 0,
+        widen_won: int = 5,
         after_market_since: date | None = AFTER_MARKET_SINCE,
     ) -> ReplayMarket:
         """Play CSV or Parquet files of daily bars: a file, a directory or a glob; `minutes`: one file of intraday bars.
 
-        The rest as in `from_records`.
+        Rows that are unreadable or contradictory are left out, and `label` says how many. The rest as in `from_records`.
 
         Raises:
             ConfigError: there are no files, or they cannot be read.
@@ -128,9 +129,11 @@ class ReplayMarket:
 
         source = FileSource([str(path)], market="KRX")
         records = pd.concat([batch.records.astype({"code": "str"}) for batch in source.daily()], ignore_index=True)
+        records, left_out = sound_records(records, widen_won=widen_won)
+        label = f"replay of {Path(path).name}" + (f", {left_out:,} damaged rows left out" if left_out else "")
         return cls.from_records(
             records,
-            f"replay of {Path(path).name}",
+            label,
             minutes=None if minutes is None else _table(Path(minutes)),
             widen_won=widen_won,
             after_market_since=after_market_since,

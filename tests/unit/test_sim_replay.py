@@ -220,3 +220,26 @@ def test_real_minutes_are_played_as_recorded(shared_data):
     bars = market.minutes(codes[0], date(2020, 3, 13))
     assert bars.close.tolist() == rows["close"].tolist()
     assert len(bars.start) < 72  # trading was broken off for twenty minutes
+
+
+def test_damaged_rows_of_a_file_are_left_out_and_counted_and_the_others_are_played(tmp_path):
+    lines = [
+        "date,open,high,low,close,volume",
+        "2024-07-22,100,110,90,105,10",
+        "2024-07-23,100,104,90,105,10",  # a won too low: adjusted prices are rounded
+        "2024-07-24,0,0,0,105,0",  # halted
+        "2024-07-25,0,0,0,105,7",  # traded at nothing
+        "2024-07-26,100,60,90,105,10",  # high below low
+        "2024-07-29,100,110,90,x,10",
+        "2024-07-30,100,110,90,105,10",  # twice, with different numbers
+        "2024-07-30,100,110,90,106,10",
+        "2024-07-31,100,110,90,105,10",  # twice, the same
+        "2024-07-31,100,110,90,105,10",
+    ]
+    (tmp_path / "123450.csv").write_text("\n".join(lines))
+    market = ReplayMarket.from_path(tmp_path / "123450.csv")
+    assert market.label == "replay of 123450.csv, 5 damaged rows left out"
+    held = market.daily("123450")
+    assert held.day.astype(str).tolist() == ["2024-07-22", "2024-07-23", "2024-07-24", "2024-07-31"]
+    assert held.high.tolist() == [110, 105, 105, 110]
+    assert held.halted.tolist() == [False, False, True, False]
