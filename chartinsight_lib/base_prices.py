@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from chartinsight_lib.domain import FACTOR, PRICES
 from chartinsight_lib.errors import SchemaError
@@ -67,8 +68,6 @@ def learn_chain(pairs: pd.DataFrame, known: Mapping[date, float] = NOTHING_KNOWN
     days, numbers = days[order], {name: values[order] for name, values in numbers.items()}
     if not len(days):
         return nothing
-    if all(np.array_equal(numbers[name], numbers[f"adj_{name}"]) for name in PRICES):
-        return nothing  # as of most instruments
     code = str(pairs["code"].iloc[0])
     base = read_days(pairs["based_on"].iloc[:1])[0]
     if np.isnat(base) or base < days[-1]:
@@ -78,6 +77,14 @@ def learn_chain(pairs: pd.DataFrame, known: Mapping[date, float] = NOTHING_KNOWN
     chain = list(_chain(code, _spans(code, numbers), numbers["close"], told))
     rows = [(code, days[at].item(), factor, 1 / factor, kind) for at, factor, kind in reversed(chain)]
     return pd.DataFrame(rows, columns=FACTOR).astype(kinds)
+
+
+def differing(pairs: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows have an adjusted price that is not the raw one; an instrument without any has no event to learn."""
+    differs = np.zeros(len(pairs), dtype=bool)
+    for name in PRICES:
+        differs |= np.asarray(pairs[name].to_numpy() != pairs[f"adj_{name}"].to_numpy(), dtype=bool)
+    return differs
 
 
 @dataclass(slots=True)

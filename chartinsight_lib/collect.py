@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger, normalise
-from chartinsight_lib.base_prices import learn_chain
+from chartinsight_lib.base_prices import differing, learn_chain
 from chartinsight_lib.clients.base import Batch, LiveSource, Source
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import query, store
@@ -261,7 +261,8 @@ def _factors(
         return pd.DataFrame(columns=FACTOR), {}, None
     found: list[pd.DataFrame] = []
     unusable: dict[str, str] = {}
-    for code, own in given.groupby("code", sort=True, observed=True):
+    adjusted = given if batch.pairs is None else given[given["code"].isin(given.loc[differing(given), "code"].unique())]
+    for code, own in adjusted.groupby("code", sort=True, observed=True):
         try:
             learnt = learn_factors(own) if batch.pairs is None else learn_chain(own, held.get(str(code), {}))
             found.append(learnt)

@@ -62,11 +62,13 @@ class KiwoomSource:
         codes: Sequence[str] = (),
         workers: int = 4,
     ) -> None:
-        """Args:
-        name, market: what is stored with every bar.
-        years: how far back daily bars are asked for the first time.
-        codes: collect these alone; empty: every instrument listed, of the kinds KINDS.
-        workers: requests under way at a time.
+        """Ask for nothing yet.
+
+        Args:
+            name, market: what is stored with every bar.
+            years: how far back daily bars are asked for the first time.
+            codes: collect these alone; empty: every instrument listed, of the kinds KINDS.
+            workers: requests under way at a time.
         """
         self._client, self._name, self._market, self._clock = client, name, market, clock
         self._years, self._codes, self._workers = years, list(codes), workers
@@ -162,7 +164,6 @@ class KiwoomSource:
     def _each(self, keys: Iterable[str], fetch: Callable[[str], _Fetched]) -> Iterator[tuple[str, _Fetched | str]]:
         """Yield what was fetched of each key, or why it could not be, in the order of the keys; several are fetched at a
         time, and no more lies ready than the workers can hold."""
-
         in_a_row = count(1)
 
         def attempt(key: str) -> tuple[str, _Fetched | str]:
