@@ -263,7 +263,11 @@ def lab_command(port: int) -> None:
 @click.option(
     "--log", type=click.Path(dir_okay=False, path_type=Path), help="Write each request here, a line of JSON each."
 )
-@click.option("--clock-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the clock here for others.")
+@click.option(
+    "--clock-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the clock here for others.  [default: in the data directory]",
+)
 @click.option("--resume", is_flag=True, help="Go on where the clock of --clock-file stood last.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with whoever holds the standard input.")
 @_edge
@@ -281,11 +285,16 @@ def simulate_command(
     keys = {given[0].get_secret_value(): given[1].get_secret_value()} if given[0] and given[1] else {}
     options = server_options(keys=keys, profile=profile, faults=faults, log=log, skip_closed=skip_closed)
     when = None if start is None else clock_from(None if start == "now" else start)()
+    clock_file = (clock_file or settings.home / "simulator" / f"clock-{port}").absolute()
     plan = Plan(seed, instruments, replay, when, speed, clock_file, resume)
 
     def ready(url: str, now: datetime) -> None:
         shown = "the keys of the settings" if keys else "appkey simulated-appkey, secretkey simulated-secretkey"
         click.echo(f"simulated Kiwoom: {url}  ({shown})\nit is {now:%Y-%m-%d %H:%M} KST there. Ctrl-C stops it.")
+        click.echo(
+            f"collect from it:  CHARTINSIGHT_KIWOOM_URL={url} CHARTINSIGHT_NOW=@{clock_file} ./studio up --source simulated\n"
+            "                  with its keys in CHARTINSIGHT_KIWOOM_APPKEY and CHARTINSIGHT_KIWOOM_SECRETKEY"
+        )
 
     stop = threading.Event()
     if until_eof:

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 from chartinsight_lib.clients.kiwoom import KST, KiwoomClient, is_kiwoom, usual_rate
 from chartinsight_lib.db.engine import open_database
-from chartinsight_lib.db.migrate import check_schema
+from chartinsight_lib.db.migrate import check_schema, upgrade
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.sources import credentials, kiwoom_client
 
-SAMSUNG = "005930"
-"""An instrument that Kiwoom is asked for; any server that lacks it says so, which is an answer too."""
+LONGEST = timedelta(days=2)
+"""No token lives so long: Kiwoom's live a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     with ExitStack() as stack:
         try:
             database = stack.enter_context(open_database(settings))
-            version = check_schema(database)
+            version = upgrade(database) if database.embedded else check_schema(database)
             engine = database.engine(Role.LOADER)
             stack.callback(engine.dispose)
             where = f"embedded, port {database.embedded.port}" if database.embedded else "DATABASE_URL"
@@ -56,11 +56,16 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _ask(client: KiwoomClient, settings: Settings) -> Iterator[Finding]:
     try:
         until = client.check()
-        left = until - settings.clock()
-        yield Finding("token", left > timedelta(0), f"good until {until.astimezone(KST):%Y-%m-%d %H:%M} KST")
-        row = client.instrument(SAMSUNG)
-        yield Finding(
-            "data", True, f"{SAMSUNG} is {row.get('name', '')}, last price {row.get('lastPrice', '').lstrip('0')} won"
-        )
+        now, ends = settings.clock().astimezone(KST), until.astimezone(KST)
+        if now < ends < now + LONGEST:
+            yield Finding("token", True, f"good until {ends:%Y-%m-%d %H:%M} KST")
+        else:
+            yield Finding(
+                "token", False,
+                f"it ends {ends:%Y-%m-%d %H:%M} KST, and here it is {now:%Y-%m-%d %H:%M}: one of the two clocks is wrong. Set this "
+                "machine's; for a simulator, set CHARTINSIGHT_NOW=@FILE of the clock that it keeps with --clock-file.",
+            )  # fmt: skip
+        listed = client.instruments("KOSPI")
+        yield Finding("data", bool(listed), f"{len(listed):,} instruments are listed on KOSPI")
     except ChartInsightError as error:
         yield Finding("kiwoom", False, str(error))

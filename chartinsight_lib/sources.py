@@ -6,6 +6,7 @@ What does not come from Kiwoom's own hosts is simulated, whatever it is called: 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chartinsight_lib.clients import open_source as open_bulk
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 LIVE = ("kiwoom", "simulated")
 """Sources that know the running day."""
+APART = timedelta(hours=1)
+"""So far may this machine's time and a simulator's be apart; its clock may run a thousand times as fast."""
 KEYRING = "chartinsight"
 KEYS_ADVICE = (
     "Write CHARTINSIGHT_KIWOOM_APPKEY and CHARTINSIGHT_KIWOOM_SECRETKEY into .env, or keep them in the keyring: "
@@ -139,14 +142,23 @@ def _from_keyring(name: str) -> str:
 
 
 def _label(settings: Settings) -> str:
-    """Ask a simulator what it simulates. Raises ConfigError when it does not answer, or is none."""
+    """Ask a simulator what it simulates. Raises ConfigError when it does not answer, is none, or lives in another time."""
     import httpx
 
     url = settings.kiwoom_url.rstrip("/")
     try:
-        return str(httpx.get(f"{url}/_simulator", timeout=5, trust_env=False).raise_for_status().json()["label"])
+        told = httpx.get(f"{url}/_simulator", timeout=5, trust_env=False).raise_for_status().json()
+        label, there = str(told["label"]), datetime.fromisoformat(told["now"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"source 'simulated': no simulator answers at {url} ({type(error).__name__}). Start one: `chartinsight simulate`, "
             "and set CHARTINSIGHT_KIWOOM_URL to the address that it prints."
         ) from None
+    here = settings.clock()
+    if abs(there - here) > APART:
+        # Which bars are finished is judged by our clock: by another one an unfinished bar would pass for a final one.
+        raise ConfigError(
+            f"source 'simulated': it is {there:%Y-%m-%d %H:%M} at {url}, and {here.astimezone(there.tzinfo):%Y-%m-%d %H:%M} here. "
+            "Set CHARTINSIGHT_NOW=@FILE to the clock file that `chartinsight simulate` names."
+        )
+    return label

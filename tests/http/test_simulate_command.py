@@ -59,8 +59,9 @@ def ring() -> Iterator[NoKeyring]:
 
 
 @pytest.fixture
-def simulate(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Runs the command and returns its address once it serves."""
+    monkeypatch.setenv("CHARTINSIGHT_HOME", str(tmp_path / "home"))
     running: list[subprocess.Popen[str]] = []
 
     def start(*options: str, **environment: str) -> str:
@@ -93,10 +94,14 @@ def told(url: str, **more: Any) -> Settings:
 
 def test_a_market_from_a_seed_is_served_until_a_signal_comes(simulate, tmp_path):
     log = tmp_path / "requests.jsonl"
-    url = simulate("--instruments=12", "--speed=0", f"--log={log}")
+    url = simulate("--instruments=12", "--speed=0", f"--log={log}", f"--clock-file={tmp_path / 'clock'}")
     state = httpx.get(f"{url}/_simulator").json()
     assert (state["label"], state["now"], state["profile"]) == ("seed 7", "2026-10-13T10:00:00+09:00", "real")
-    listed = open_source("simulated", told(url)).instruments()
+    with pytest.raises(
+        ConfigError, match=r"it is 2026-10-13 10:00 at .*, and 2026-09-18 21:00 here. Set CHARTINSIGHT_NOW=@FILE"
+    ):
+        open_source("simulated", told(url))
+    listed = open_source("simulated", told(url, now=f"@{tmp_path / 'clock'}")).instruments()
     assert set(listed["market"]) == {"SIM"}
     assert [json.loads(line)["api_id"] for line in log.read_text().splitlines()] == ["au10001", "ka10099", "ka10099"]
 
@@ -107,7 +112,7 @@ def test_recorded_candles_are_replayed(simulate, tmp_path):
     bars.to_csv(tmp_path / "123450.csv", index=False)
     url = simulate(f"--replay={tmp_path / '123450.csv'}", "--speed=0", "--profile=mock")
     assert httpx.get(f"{url}/_simulator").json()["now"] == "2024-07-31T20:30:00+09:00"  # the evening of the last day
-    client = open_source("simulated", told(url, now="2024-08-01T09:00+09:00"))._client
+    client = open_source("simulated", told(url, now="2024-07-31T20:30+09:00"))._client
     rows = list(client.daily_candles("123450", since=days[0].date(), until=days[-1].date()))
     assert [row["trde_qty"] for row in rows] == ["7", "6", "5", "4", "3", "2", "1"]  # mock trading lags by a day
 
@@ -239,11 +244,18 @@ def test_a_healthy_machine_is_told_so(server, database, settings, loader):
     own = told(server(), home=settings.home)
     found = findings(own)
     assert [(what, good) for what, good, _ in found] == [
-        ("database", True), ("host", True), ("keys", True), ("token", True), ("kiwoom", False)
+        ("database", True), ("host", True), ("keys", True), ("token", True), ("data", True)
     ]  # fmt: skip
     assert "counts as simulated" in found[1][2]
     assert "good until 2026-09-19 21:00 KST" in found[3][2]
-    assert "1902" in found[4][2]  # the handmade market has no 005930, and says so
+    assert found[4][2] == "5 instruments are listed on KOSPI"
+
+
+@pytest.mark.parametrize("away", ["2026-09-16T21:00+09:00", "2026-09-21T21:00+09:00"])
+def test_clocks_that_differ_by_days_are_a_finding(server, settings, database, loader, away):
+    found = {what: (good, says) for what, good, says in findings(told(server(), home=settings.home, now=away))}
+    good, says = found["token"]
+    assert not good and "one of the two clocks is wrong" in says and "CHARTINSIGHT_NOW=@FILE" in says
 
 
 @pytest.mark.parametrize(
