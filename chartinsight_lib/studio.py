@@ -5,6 +5,8 @@ import html
 import os
 import secrets
 import signal
+import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 RADAR = Path("notebooks/dashboards/trading_radar.ipynb")
 DEFAULT_PORT = 8866
+AGAIN_S = 0.5
+"""A signal that was not obeyed is sent again after so many seconds."""
 Say = Callable[[str], None]
 
 
@@ -274,15 +278,28 @@ def _alone(home: Path) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make a closed terminal and `kill` end `up` as tidily as Ctrl-C does; under `nohup` a closed terminal does not."""
+    """Make a closed terminal and `kill` end `up` as tidily as Ctrl-C does; under `nohup` a closed terminal does not.
+
+    An exception that a signal raises can be lost: in the midst of a fork, of a finaliser, of somebody's bare `except`. So the
+    signal comes again until it is obeyed, and not while it is.
+    """
+    again: list[threading.Timer] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            return  # everything is being stopped already
+        again.append(threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)))
+        again[-1].daemon = True
+        again[-1].start()
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, on_signal) for number in heard}
     try:
         yield
     finally:
+        for timer in again:
+            timer.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)

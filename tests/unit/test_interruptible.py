@@ -1,0 +1,70 @@
+"""A signal ends what is running, also when the exception that it raises is lost on its way."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from chartinsight_lib.studio import interruptible
+
+
+class Deaf:
+    """Meets a signal where Python ignores exceptions: in a finaliser."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_interruption_and_afterwards_all_is_as_before(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match=signal.Signals(number).name), interruptible():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_ignored_comes_again():
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        Deaf()
+        time.sleep(20)
+    assert time.monotonic() - began < 10
+
+
+def test_what_somebody_swallows_comes_again():
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        time.sleep(20)
+
+
+def test_what_stops_is_not_disturbed_by_further_signals():
+    stopped = []
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+            time.sleep(1.2)  # longer than until the first would come again
+            stopped.append("whole")
+    assert stopped == ["whole"]
+
+
+def test_a_signal_that_was_ignored_before_stays_so_and_no_timer_is_left():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
