@@ -16,7 +16,7 @@ from chartinsight_lib import collect, ledger
 from chartinsight_lib.collect import Report
 from chartinsight_lib.db import query
 from chartinsight_lib.domain import Flag
-from chartinsight_lib.errors import ConfigError, RunFailed
+from chartinsight_lib.errors import AuthFailed, ConfigError, RunFailed, Unavailable
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.faults import read_faults
@@ -306,3 +306,20 @@ def test_single_codes_can_be_collected(desk):
     there = desk(at(EIGHTEENTH, 21))
     there.daily(codes=("000500",))
     assert there.ask("SELECT DISTINCT code FROM api.candles_raw") == [("000500",)]
+
+
+def test_keys_that_are_not_taken_any_more_stop_the_collection_at_once(desk):
+    there = desk(at(EIGHTEENTH, 21), "rules: [{api_id: ka10081, from: 3, do: {code: 8050}}]")
+    with pytest.raises(AuthFailed, match="8050.*IP address is not registered"):
+        there.run(collect.collect_daily)
+    assert there.server.requests.count(api_id="ka10081") < 12  # not each of six instruments, three pages twice
+
+
+def test_a_server_that_answers_for_no_instrument_stops_the_collection_and_one_that_stumbles_does_not(desk, monkeypatch):
+    monkeypatch.setattr("chartinsight_lib.clients.kiwoom_source.UNAVAILABLE_MOST", 3)
+    monkeypatch.setattr("chartinsight_lib.clients.kiwoom.TRIES", 1)
+    there = desk(at(EIGHTEENTH, 21), 'rules: [{api_id: ka10081, code: ["000100", "000200"], do: {status: 503}}]')
+    assert set(there.run(collect.collect_daily).errors) == {"000100", "000200"}
+    there = desk(at(EIGHTEENTH, 21), "rules: [{api_id: ka10081, do: {status: 503}}]")
+    with pytest.raises(Unavailable, match="HTTP 503"):
+        there.run(collect.collect_daily)
