@@ -78,11 +78,7 @@ def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock,
         newest = {} if again else query.newest_final(conn, source.market, DAILY, source.name)
 
     def store_daily(conn: Connection, batch: Batch) -> _Outcome:
-        today = _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
-        bars = normalise.daily(
-            batch.records, market=source.market, today=today, provisional_from=source.provisional_from(today)
-        )
-        return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
+        return _store_days(conn, batch, source, run_id, clock)
 
     batches = source.daily({code: ts.date() for code, ts in newest.items()})
     return _collect(engine, source, "collect_daily", batches, store_daily, run_id, clock)
@@ -96,9 +92,7 @@ def collect_quotes(engine: Engine, source: Source, *, run_id: UUID, clock: Clock
     """
 
     def store_quotes(conn: Connection, batch: Batch) -> _Outcome:
-        today = _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
-        bars = normalise.daily(batch.records, market=source.market, today=today, provisional_from=today)
-        return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
+        return _store_days(conn, batch, source, run_id, clock)
 
     quotes = _live(source).quotes()
     return _collect(engine, source, "collect_quotes", quotes, store_quotes, run_id, clock)
@@ -190,6 +184,18 @@ def _first_unfinished(now: datetime) -> datetime:
     return now - (now - datetime.min.replace(tzinfo=now.tzinfo)) % INTRADAY_LENGTH
 
 
+def _today(batch: Batch, source: Source, clock: Clock) -> date:
+    """Return the date in the market's zone at which the source was asked."""
+    return _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
+
+
+def _store_days(conn: Connection, batch: Batch, source: Source, run_id: UUID, clock: Clock) -> _Outcome:
+    today = _today(batch, source, clock)
+    unfinished = source.provisional_from(today)
+    bars = normalise.daily(batch.records, market=source.market, today=today, provisional_from=unfinished)
+    return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
+
+
 def _store_bars(
     conn: Connection, batch: Batch, bars: normalise.Bars, timeframe: str, source: Source, run_id: UUID, clock: Clock
 ) -> _Outcome:
@@ -212,7 +218,7 @@ def _store_bars(
     store.upsert_gaps(conn, gaps, ids, timeframe, source=source.name, run_id=run_id)
     store.drop_unfinished(conn, timeframe)
     if source.raw and timeframe == DAILY:
-        today = _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
+        today = _today(batch, source, clock)
         store.drop_phantoms(conn, timeframe, datetime(today.year, today.month, today.day, tzinfo=UTC))
     # A live source's batches and rows are others each day: the row itself says which it is, so that it is kept once.
     item, quarantine = ("", bars.quarantine.assign(row=0)) if source.raw else (batch.name, bars.quarantine)

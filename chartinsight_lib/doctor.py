@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from chartinsight_lib.clients.kiwoom import KST, KiwoomClient, is_kiwoom, usual_rate
+from chartinsight_lib.clients.kiwoom import KiwoomClient, is_kiwoom, usual_rate
 from chartinsight_lib.db.engine import open_database
 from chartinsight_lib.db.migrate import check_schema, upgrade
 from chartinsight_lib.db.roles import Role
+from chartinsight_lib.domain import KST
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.sources import credentials, kiwoom_client

@@ -44,6 +44,9 @@ class Flag(IntFlag):
     """The close is the official one of the regular session, although the bar's other numbers include the after-market."""
 
 
+KST = ZoneInfo("Asia/Seoul")
+
+
 @dataclass(frozen=True, slots=True)
 class Market:
     """A place of trade: `unit` is the smallest step in which its prices are quoted, in `currency`."""
@@ -62,9 +65,9 @@ class Market:
 MARKETS = {
     market.code: market
     for market in (
-        Market("KRX", ZoneInfo("Asia/Seoul"), "KRW", 1.0),
+        Market("KRX", KST, "KRW", 1.0),
         # What the simulator invents or replays lies beside the real market and is never mixed with it.
-        Market("SIM", ZoneInfo("Asia/Seoul"), "KRW", 1.0),
+        Market("SIM", KST, "KRW", 1.0),
         Market("US", ZoneInfo("America/New_York"), "USD", 0.01),
     )
 }

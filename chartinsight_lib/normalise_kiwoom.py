@@ -10,17 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from chartinsight_lib.domain import INSTRUMENT, MARKETS, Flag
+from chartinsight_lib.domain import INSTRUMENT, KST, MARKETS, Flag
 from chartinsight_lib.errors import SchemaError
 
 Record = Mapping[str, str]
-KST = ZoneInfo("Asia/Seoul")
 MILLION = 1_000_000
 AFTER_MARKET_SINCE = date(2026, 9, 14)
 """From this day on the close of a daily bar is the last price of the after-market (16:00 to 20:00)."""

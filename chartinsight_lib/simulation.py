@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,13 +12,14 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
+from chartinsight_lib.clients.kiwoom import REAL_RATE
+from chartinsight_lib.db.embedded import free_port
 from chartinsight_lib.errors import ConfigError
 from chartinsight_lib.processes import spawn, stop_group
 from chartinsight_lib.settings import PREFIX, Settings
 
 SPEED = 60.0
 """Simulated seconds per second: a trading day with its after-market takes eleven minutes, a night none."""
-QUOTA = 5.0
 YEARS = 3
 READY_WITHIN_S = 60.0
 
@@ -38,7 +38,7 @@ def simulated_market(settings: Settings) -> Iterator[Settings]:
     clock, log = folder / "clock", folder / "simulator.log"
     # Nothing is behind these keys but invented prices; that they stay the same keeps the tables of quotas and tokens small.
     keys = {name: f"simulated-{name}" for name in ("kiwoom_appkey", "kiwoom_secretkey")}
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable, "-m", "chartinsight_lib.cli", "simulate", f"--port={port}", f"--speed={SPEED:g}", "--skip-closed",
         f"--clock-file={clock}", "--resume", "--until-eof",
@@ -52,7 +52,7 @@ def simulated_market(settings: Settings) -> Iterator[Settings]:
         yield settings.model_copy(
             update={
                 "kiwoom_url": f"http://127.0.0.1:{port}",
-                "kiwoom_rate": QUOTA * SPEED,
+                "kiwoom_rate": REAL_RATE * SPEED,
                 "kiwoom_years": YEARS,
                 "now": f"@{clock}",
                 **{name: SecretStr(value) for name, value in keys.items()},
@@ -71,9 +71,3 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
         time.sleep(0.05)
     words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["nothing"]
     raise ConfigError(f"simulator: it did not start. Its log, {log}, ends with: {words[0]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,13 +6,15 @@ said, and the next round tries again.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from datetime import time as wall_time
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger
@@ -21,7 +23,7 @@ from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import MARKETS
 from chartinsight_lib.errors import ChartInsightError
-from chartinsight_lib.jobs import read_jobs
+from chartinsight_lib.jobs import Job, read_jobs
 from chartinsight_lib.runner import run_job
 from chartinsight_lib.settings import Settings
 
@@ -65,18 +67,18 @@ def keep_collecting(
         if due and (tried is None or now - tried >= TRY_AGAIN or now.date() > tried.date()):
             tried = now
             # What is newly listed has to be known before its bars can be stored.
-            _run(database, settings, "sync_instruments", {"source": source}, say)
-            if _run(database, settings, "collect_daily", {"source": source}, say):
+            _run(database, settings, jobs["sync_instruments"], {"source": source}, say)
+            if _run(database, settings, jobs["collect_daily"], {"source": source}, say):
                 collected = now.date()
         # One instrument that failed keeps nobody from seeing the others.
         if (newest := newest_day(database, market)) != scanned and _run(
-            database, settings, "scan_radar", {"market": market, "as_of": newest}, say
+            database, settings, jobs["scan_radar"], {"market": market, "as_of": newest}, say
         ):
             scanned = newest
         if now.weekday() < SATURDAY and OPEN_FROM <= now.time() < OPEN_UNTIL:
             for job in jobs.values():
                 if job.live:
-                    _run(database, settings, job.name, {"source": source}, say)
+                    _run(database, settings, job, {"source": source}, say)
                     if market == "SIM":
                         _discard_copies(settings.runs / job.name)
 
@@ -91,13 +93,20 @@ def _morning_of(began: datetime | None, zone: ZoneInfo) -> date | None:
 
 def newest_day(database: Database, market: str) -> str:
     """Return the date of the newest final bar held of a market, as text; "" where there is none."""
+    with reading(database) as conn:
+        day = query.last_final_day(conn, market)
+    return day.isoformat() if day else ""
+
+
+@contextmanager
+def reading(database: Database) -> Iterator[Connection]:
+    """Give a connection as the reader."""
     engine = database.engine(Role.READER)
     try:
         with engine.connect() as conn:
-            day = query.last_final_day(conn, market)
+            yield conn
     finally:
         engine.dispose()
-    return day.isoformat() if day else ""
 
 
 def _discard_copies(folder: Path) -> None:
@@ -106,13 +115,13 @@ def _discard_copies(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _run(database: Database, settings: Settings, name: str, parameters: Mapping[str, Any], say: Say) -> bool:
+def _run(database: Database, settings: Settings, job: Job, parameters: Mapping[str, Any], say: Say) -> bool:
     started = time.monotonic()
     try:
-        run = run_job(database, settings, read_jobs(settings.project)[name], parameters)
+        run = run_job(database, settings, job, parameters)
     except (ChartInsightError, SQLAlchemyError) as error:
-        say(f"  {name:<17} FAILED, going on with what is stored: {str(error).splitlines()[0]}")
+        say(f"  {job.name:<17} FAILED, going on with what is stored: {str(error).splitlines()[0]}")
         return False
     now = settings.clock().astimezone(MARKETS["KRX"].zone)  # of both markets that are live
-    say(f"  {name:<17} {time.monotonic() - started:4.1f} s  {now:%m-%d %H:%M} {ledger.rows_text(run.rows)}")
+    say(f"  {job.name:<17} {time.monotonic() - started:4.1f} s  {now:%m-%d %H:%M} {ledger.rows_text(run.rows)}")
     return True

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
-
 from chartinsight_lib import ledger
 from chartinsight_lib.db import query
 from chartinsight_lib.db.embedded import write_private
@@ -31,7 +29,7 @@ from chartinsight_lib.runner import discard_unfinished, run_job
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.simulation import SPEED, simulated_market
 from chartinsight_lib.sources import LIVE, credentials, live_market, open_source
-from chartinsight_lib.standing import keep_collecting, newest_day
+from chartinsight_lib.standing import keep_collecting, newest_day, reading
 
 if TYPE_CHECKING:
     from chartinsight_lib.dashboard import Dashboard
@@ -116,19 +114,9 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
 
 
 def _scanned(database: Database, market: str) -> str:
-    with _reading(database) as conn:
+    with reading(database) as conn:
         day = query.health(conn, market)["as_of"]
     return day.isoformat() if day else ""
-
-
-@contextmanager
-def _reading(database: Database) -> Iterator[Connection]:
-    engine = database.engine(Role.READER)
-    try:
-        with engine.connect() as conn:
-            yield conn
-    finally:
-        engine.dispose()
 
 
 @contextmanager

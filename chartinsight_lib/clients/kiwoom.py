@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import httpx
 
@@ -27,10 +26,10 @@ from chartinsight_lib.clients.kiwoom_auth import (
 )
 from chartinsight_lib.clients.kiwoom_replies import OVERALL, Record, TokenRefused, flat, judge, records
 from chartinsight_lib.clock import Clock, system_clock
+from chartinsight_lib.domain import KST
 from chartinsight_lib.errors import AuthFailed, RateLimited, SchemaError, TruncatedReply, Unavailable, UpstreamError
 from chartinsight_lib.pace import LocalSlots, Pacer
 
-KST = ZoneInfo("Asia/Seoul")
 REAL_URL, MOCK_URL = "https://api.kiwoom.com", "https://mockapi.kiwoom.com"
 REAL_RATE, MOCK_RATE = 5.0, 1.0
 """Requests per second and API id, as the servers' own refusals say (유량=5, 유량=1)."""
@@ -137,14 +136,11 @@ class KiwoomClient:
 
         Adjusted prices are relative to `until`: events after it are not applied.
         """
-        oldest = f"{since:%Y%m%d}"
-        for rows in self.daily_pages(code, since=since, until=until, adjusted=adjusted):
-            yield from (row for row in rows if row["dt"] >= oldest)
+        yield from self._history("ka10081", _daily(code, until, adjusted=adjusted), f"{since:%Y%m%d}")
 
     def daily_pages(self, code: str, *, since: date, until: date, adjusted: bool = False) -> Iterator[list[Record]]:
         """As `daily_candles`, page by page, the last one whole: what it holds of the days before `since` costs nothing."""
-        body = {"stk_cd": code, "base_dt": f"{until:%Y%m%d}", "upd_stkpc_tp": "1" if adjusted else "0"}
-        yield from (rows for rows, _ in self._pages("ka10081", body, f"{since:%Y%m%d}"))
+        yield from self._pages("ka10081", _daily(code, until, adjusted=adjusted), f"{since:%Y%m%d}")
 
     def minute_candles(self, code: str, *, since: datetime, minutes: int = 5) -> Iterator[Record]:
         """Yield raw minute bars (ka10080) from now back to `since` (tz-aware), newest first; about a year is kept."""
@@ -196,19 +192,19 @@ class KiwoomClient:
     # Pages.
 
     def _all(self, tr: str, body: Mapping[str, str]) -> list[Record]:
-        return [row for rows, _ in self._pages(tr, body, "") for row in rows]
+        return [row for rows in self._pages(tr, body, "") for row in rows]
 
     def _history(self, tr: str, body: Mapping[str, str], since: str) -> Iterator[Record]:
         field = TRS[tr].time
-        for rows, _ in self._pages(tr, body, since):
+        for rows in self._pages(tr, body, since):
             yield from (row for row in rows if row[field] >= since)
 
-    def _pages(self, tr: str, body: Mapping[str, str], since: str) -> Iterator[tuple[list[Record], str]]:
-        """Yield pages, newest first, and the time of each one's oldest row ("" without times), until `since` is reached."""
+    def _pages(self, tr: str, body: Mapping[str, str], since: str) -> Iterator[list[Record]]:
+        """Yield pages, newest first, until `since` is reached ("": to the end)."""
         key, came_by, before = "", "", ""
         for number in range(1, MAX_PAGES + 1):
             rows, oldest, key, came_by = self._page(tr, body, key, came_by, before, number, since)
-            yield rows, oldest
+            yield rows
             if not key or (since and oldest and oldest <= since):
                 return
             before = oldest
@@ -346,6 +342,10 @@ def _following(answer: Answer) -> str:
 def _sendable(word: str) -> bool:
     """Whether a header can carry a word."""
     return bool(word) and word.isascii() and word.isprintable()
+
+
+def _daily(code: str, until: date, *, adjusted: bool) -> dict[str, str]:
+    return {"stk_cd": code, "base_dt": f"{until:%Y%m%d}", "upd_stkpc_tp": "1" if adjusted else "0"}
 
 
 def _who(body: Mapping[str, str]) -> str:

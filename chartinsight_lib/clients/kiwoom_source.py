@@ -18,9 +18,10 @@ import pandas as pd
 
 from chartinsight_lib import normalise_kiwoom
 from chartinsight_lib.clients.base import Batch
-from chartinsight_lib.clients.kiwoom import CODES_PER_CALL, KST, KiwoomClient
+from chartinsight_lib.clients.kiwoom import CODES_PER_CALL, KiwoomClient
 from chartinsight_lib.clients.kiwoom_replies import Record
 from chartinsight_lib.clock import Clock
+from chartinsight_lib.domain import KST
 from chartinsight_lib.errors import (
     AuthFailed,
     ChartInsightError,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chartinsight_lib.clock import Clock, file_clock
+from chartinsight_lib.clock import file_clock
 from chartinsight_lib.errors import ConfigError
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.faults import read_faults
@@ -101,5 +101,4 @@ def _stood(path: Path) -> datetime:
         written = datetime.fromisoformat(path.read_text(encoding="utf-8").split()[2])
     except (OSError, ValueError, IndexError):
         return START
-    then: Clock = file_clock(path, machine=lambda: written)
-    return then().astimezone(KST) + timedelta(minutes=5)
+    return file_clock(path, machine=lambda: written)().astimezone(KST) + timedelta(minutes=5)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from handmade import DAYS, SPLIT_STOCK, HandmadeMarket
 
-from chartinsight_lib.clients.kiwoom import KST, KiwoomClient
+from chartinsight_lib.clients.kiwoom import KiwoomClient
 from chartinsight_lib.clients.kiwoom_auth import Credentials, MemoryTokens
+from chartinsight_lib.domain import KST
 from chartinsight_lib.errors import (
     AuthFailed,
     RateLimited,

@@ -151,7 +151,7 @@ def test_keys_of_the_settings_open_it(simulate):
 def test_what_cannot_be_simulated_is_said(options, says):
     done = subprocess.run([CHARTINSIGHT, "simulate", *options], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert says.replace("5000", "5,000") in done.stderr.replace("5000", "5,000")
+    assert says in done.stderr
     assert "Traceback" not in done.stderr
 
 
