@@ -80,8 +80,9 @@ def loader(database: Database) -> Iterator[Engine]:
     engine.dispose()
     owner = database.engine(Role.OWNER)
     with owner.begin() as connection:
-        connection.exec_driver_sql(
-            "TRUNCATE live.instruments, live.candles, live.factors, ops.runs, ops.run_items, ops.gaps, ops.quarantine, "
-            "radar.snapshot, ops.pace, ops.tokens RESTART IDENTITY"
-        )
+        tables = connection.exec_driver_sql(
+            "SELECT string_agg(format('%%I.%%I', schemaname, tablename), ', ') FROM pg_tables "
+            "WHERE schemaname IN ('live', 'ops', 'radar')"
+        ).scalar_one()
+        connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
     owner.dispose()

@@ -52,7 +52,7 @@ def test_conda_installs_what_pyproject_asks_for_and_then_the_package_itself():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     *packages, itself = conda["dependencies"][-1]["pip"]
     assert packages == PROJECT["dependencies"]
-    assert itself == "-e .[sample]"
+    assert itself == "-e .[sample,public]"
 
 
 def test_conda_takes_a_python_that_pyproject_allows_and_the_image_has():

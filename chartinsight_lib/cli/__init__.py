@@ -14,31 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chartinsight_lib import __version__
-from chartinsight_lib.errors import ChartInsightError, ConfigError, NotFound
+from chartinsight_lib.cli.data import data
+from chartinsight_lib.cli.edge import edge
+from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
 
 if TYPE_CHECKING:
     from chartinsight_lib.studio import Options
-
-
-def _edge(command: Callable[..., None]) -> Callable[..., None]:
-    """Print our own errors as one sentence; let everything else show its trace, because it is a fault of ours."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **options: Any) -> None:
-        try:
-            command(*args, **options)
-        except (ConfigError, NotFound) as error:
-            click.echo(f"chartinsight: {error}", err=True)
-            sys.exit(2)
-        except ChartInsightError as error:
-            click.echo(f"chartinsight: {error}", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            click.echo("\nstopped; nothing is left running.", err=True)
-            sys.exit(130)
-
-    return run
 
 
 def _pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -84,7 +66,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the radar on 127.0.0.1.  [default: 8866]")
 @click.option("--once", is_flag=True, help="Run the jobs and end, without the radar.")
 @click.option("--browser/--no-browser", default=True, help="Open the radar in a browser.")
-@_edge
+@edge
 @_source_options
 def up_command(settings: Settings, options: "Options", port: int | None, once: bool, browser: bool) -> None:
     """Start everything: database, jobs, radar. Ctrl-C stops all of it. Safe to repeat."""
@@ -105,7 +87,7 @@ def up_command(settings: Settings, options: "Options", port: int | None, once: b
 
 
 @main.command("pipeline")
-@_edge
+@edge
 @_source_options
 def pipeline_command(settings: Settings, options: "Options") -> None:
     """Run all jobs once, as `up --once` does, on a database that is migrated already: the login of the loader will do."""
@@ -133,7 +115,7 @@ def _check_failures(failures: list[str]) -> None:
     metavar="NAME=VALUE",
     help="A parameter of the notebook. Repeatable.",
 )
-@_edge
+@edge
 def run_command(job: str, parameters: dict[str, str]) -> None:
     """Run one job's notebook and record it. JOB: a name in pipelines/jobs.yaml."""
     from chartinsight_lib.jobs import find_job
@@ -155,7 +137,7 @@ def run_command(job: str, parameters: dict[str, str]) -> None:
     "--as-of", default="", metavar="DATE", help="Trading date. Default: the newest final day, which must be fresh."
 )
 @click.option("--top", default=20, show_default=True, help="Rows to print.")
-@_edge
+@edge
 def scan_command(market: str, as_of: str, top: int) -> None:
     """Analyse the whole market, store the snapshot, say how long it took."""
     from chartinsight_lib import ledger, radar
@@ -183,7 +165,7 @@ def db_group() -> None:
 
 
 @db_group.command("upgrade")
-@_edge
+@edge
 def db_upgrade_command() -> None:
     """Make roles and schema, or bring them up to date. With DATABASE_URL: an administrator's address, the first time."""
     from chartinsight_lib.studio import prepared
@@ -195,7 +177,7 @@ def db_upgrade_command() -> None:
 @db_group.command("shell", context_settings={"ignore_unknown_options": True})
 @click.option("--role", type=click.Choice(["reader", "loader", "owner"]), default="reader", show_default=True)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@_edge
+@edge
 def db_shell_command(role: str, arguments: tuple[str, ...]) -> None:
     """Open psql on the database; the embedded server runs for as long as it is open. ARGUMENTS go to psql."""
     from chartinsight_lib.db.engine import open_database
@@ -215,7 +197,7 @@ def db_shell_command(role: str, arguments: tuple[str, ...]) -> None:
     "--host", default="127.0.0.1", show_default=True, help="Another address than this machine's own is for containers."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8866, show_default=True)
-@_edge
+@edge
 def radar_command(host: str, port: int) -> None:
     """Serve the radar alone, on what is stored. The token: CHARTINSIGHT_RADAR_TOKEN, else a new one each start."""
     from chartinsight_lib.studio import interruptible, prepared, serve_radar
@@ -233,7 +215,7 @@ def radar_command(host: str, port: int) -> None:
 
 @main.command("lab")
 @click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True)
-@_edge
+@edge
 def lab_command(port: int) -> None:
     """Open JupyterLab on the project; the database runs for as long as it is open."""
     from chartinsight_lib.processes import run_interactive
@@ -270,7 +252,7 @@ def lab_command(port: int) -> None:
 )
 @click.option("--resume", is_flag=True, help="Go on where the clock of --clock-file stood last.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with whoever holds the standard input.")
-@_edge
+@edge
 def simulate_command(
     port: int, seed: int, instruments: int, replay: str | None, start: str | None, speed: float, skip_closed: bool,
     profile: str, faults: Path | None, log: Path | None, clock_file: Path | None, resume: bool, until_eof: bool,
@@ -309,7 +291,7 @@ def simulate_command(
 
 
 @main.command("doctor")
-@_edge
+@edge
 def doctor_command() -> None:
     """Check database, keys and connection to Kiwoom; say exactly what is wrong, and what to do."""
     from chartinsight_lib.doctor import examine
@@ -332,5 +314,4 @@ def _absolute(source: str) -> str:
     )
 
 
-if __name__ == "__main__":
-    main()
+main.add_command(data)

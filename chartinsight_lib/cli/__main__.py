@@ -1,0 +1,5 @@
+"""`python -m chartinsight_lib.cli`."""
+
+from chartinsight_lib.cli import main
+
+main()
