@@ -44,6 +44,7 @@ from chartinsight_lib.db import store
 from chartinsight_lib.db.engine import open_database
 from chartinsight_lib.db.migrate import upgrade
 from chartinsight_lib.db.roles import Role
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.pace import SHARE, Pacer
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.simulator.options import REAL_QUOTA
@@ -214,7 +215,7 @@ def _round(engine: Engine, settings: Settings, running: Simulator) -> Round:
     own, began = time.process_time(), time.perf_counter()
     with times.watching(), ledger.notebook_run(engine, None, job="benchmark", clock=settings.clock) as run_id:
         source: Any = Watched(sources.open_source("simulated", settings, engine), times)
-        collect.sync_instruments(engine, source, run_id=run_id, clock=settings.clock)
+        sync_instruments(engine, source, run_id=run_id, clock=settings.clock)
         report = collect.collect_daily(engine, source, run_id=run_id, clock=settings.clock)
     seconds = time.perf_counter() - began
     taken = {"this process": time.process_time() - own}

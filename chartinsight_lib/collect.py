@@ -18,6 +18,7 @@ from chartinsight_lib.base_prices import differing, learn_chain
 from chartinsight_lib.clients.base import Batch, LiveSource, Source
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import query, store
+from chartinsight_lib.db.instruments import instrument_ids
 from chartinsight_lib.domain import FACTOR, MARKETS, Flag
 from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed, SchemaError
 from chartinsight_lib.factors import learn_factors
@@ -51,16 +52,6 @@ class Report:
                 f"{self.job}: {len(self.errors)} of {len(self.items | self.errors)} items failed; the others are stored. "
                 f"First: {first[0]}: {first[1]} The others are in api.run_items."
             )
-
-
-def sync_instruments(engine: Engine, source: Source, *, run_id: UUID, clock: Clock) -> Report:
-    """Store the source's list of instruments; one that the list lacks is kept as it is."""
-    listed = source.instruments()
-    with engine.begin() as conn:
-        changes = store.upsert_instruments(conn, listed, source=source.name, run_id=run_id)
-        rows = {"read": len(listed), **asdict(changes)}
-        ledger.record_item(conn, run_id, source.name, rows=rows, clock=clock, market=source.market)
-    return Report("sync_instruments", {source.name: rows})
 
 
 def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock, again: bool = False) -> Report:
@@ -200,7 +191,7 @@ def _store_bars(
     conn: Connection, batch: Batch, bars: normalise.Bars, timeframe: str, source: Source, run_id: UUID, clock: Clock
 ) -> _Outcome:
     """Store one batch; return the count of its rows by what became of them, and why instruments were refused."""
-    ids = store.instrument_ids(conn, source.market)
+    ids = instrument_ids(conn, source.market)
     refused = _unknown(bars, ids)
     factors, unusable, learnt = _factors(batch, store.factors_held(conn, ids, source=source.name))
     refused |= unusable

@@ -25,7 +25,7 @@ from chartinsight_lib.db import query, store
 from chartinsight_lib.db.engine import open_engine
 from chartinsight_lib.db.query import Instrument, Panel
 from chartinsight_lib.db.roles import Role
-from chartinsight_lib.db.store import Changes
+from chartinsight_lib.db.rows import Changes
 from chartinsight_lib.domain import MARKETS, Flag
 from chartinsight_lib.errors import ConfigError, NotEnoughHistory
 from chartinsight_lib.settings import Settings

@@ -13,29 +13,15 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
-from psycopg2 import extensions, sql
-from psycopg2.extras import execute_values
+from psycopg2 import sql
 from sqlalchemy import Connection, text
 
 from chartinsight_lib.db.copy import copy_in, to_wire_time
-from chartinsight_lib.domain import INSTRUMENT, PRICES, Flag
+from chartinsight_lib.db.rows import Changes, driver_cursor, upsert_rows
+from chartinsight_lib.domain import PRICES, Flag
 from chartinsight_lib.errors import SchemaError
 
 _LOAD_LOCK = 0x10AD  # one load of bars at a time, whoever writes
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What an upsert did with the rows it was given."""
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-
-    @property
-    def changed(self) -> int:
-        """Rows that are different now."""
-        return self.inserted + self.updated
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +33,6 @@ class Restated:
     overlap: int
     differing: int
     ratio: float
-
-
-def upsert_instruments(conn: Connection, instruments: pd.DataFrame, *, source: str, run_id: UUID) -> Changes:
-    """Insert new instruments, overwrite what changed of known ones. `instruments`: domain.INSTRUMENT columns."""
-    return _upsert(
-        conn,
-        """
-        INSERT INTO live.instruments AS i
-               (market, code, name, kind, sector, listed_on, delisted_on, currency, source, run_id)
-        VALUES %s
-        ON CONFLICT (market, code) DO UPDATE  -- a source that does not know takes nothing away; a code is no name
-        SET    name = CASE excluded.name WHEN excluded.code THEN i.name ELSE excluded.name END, kind = excluded.kind,
-               sector = COALESCE(excluded.sector, i.sector), listed_on = COALESCE(excluded.listed_on, i.listed_on),
-               delisted_on = COALESCE(excluded.delisted_on, i.delisted_on), currency = excluded.currency,
-               source = excluded.source, run_id = excluded.run_id
-        WHERE  (excluded.name <> excluded.code AND i.name <> excluded.name)
-           OR  (i.kind, i.currency, i.sector, i.listed_on, i.delisted_on) IS DISTINCT FROM
-               (excluded.kind, excluded.currency, COALESCE(excluded.sector, i.sector),
-                COALESCE(excluded.listed_on, i.listed_on), COALESCE(excluded.delisted_on, i.delisted_on))
-        RETURNING (xmax = 0)
-        """,
-        instruments[INSTRUMENT].sort_values(["market", "code"]),
-        source,
-        str(run_id),
-    )
-
-
-def instrument_ids(conn: Connection, market: str) -> pd.Series:
-    """Return {code: id} of a market's instruments as a Series (int, index code)."""
-    rows = conn.execute(text("SELECT code, id FROM live.instruments WHERE market = :market"), {"market": market})
-    return pd.Series({code: number for code, number in rows}, dtype="int64")  # noqa: C416 - rows are no pairs to mypy
 
 
 def stage_candles(conn: Connection, candles: pd.DataFrame, ids: pd.Series) -> None:
@@ -93,7 +48,7 @@ def stage_candles(conn: Connection, candles: pd.DataFrame, ids: pd.Series) -> No
     conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOAD_LOCK})
     ts = to_wire_time(candles["ts"])
     order = np.lexsort((ts, number.to_numpy("int64")))
-    cursor = _cursor(conn)
+    cursor = driver_cursor(conn)
     cursor.execute("DROP TABLE IF EXISTS stage, held")
     cursor.execute("""
         CREATE TEMPORARY TABLE stage (instrument_id int, ts timestamptz, open float8, high float8, low float8, close float8,
@@ -224,6 +179,7 @@ def drop_unfinished(conn: Connection, timeframe: str) -> None:
         text("""
             DELETE FROM live.candles AS c USING ops.gaps AS g
             WHERE  g.timeframe = :timeframe AND c.instrument_id = g.instrument_id AND c.timeframe = g.timeframe
+            AND    g.kind IN ('halted', 'no-trade')  -- a bar that is late is the provisional one itself
             AND    c.ts = g.ts AND (c.flags & :provisional) <> 0
         """),
         {"timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
@@ -246,13 +202,20 @@ def drop_phantoms(conn: Connection, timeframe: str, before: datetime) -> None:
 
 
 def close_gaps(conn: Connection, timeframe: str) -> None:
-    """Forget the gaps for which `stage` brought a bar."""
+    """Forget the explained gaps for which `stage` brought a bar; a missing or late bar that came final is kept as resolved."""
     conn.execute(
         text("""
-            DELETE FROM ops.gaps AS g USING stage AS s
+            WITH told AS (
+                DELETE FROM ops.gaps AS g USING stage AS s
+                WHERE  g.instrument_id = s.instrument_id AND g.timeframe = :timeframe AND g.ts = s.ts
+                AND    g.kind IN ('halted', 'no-trade')
+            )
+            UPDATE ops.gaps AS g SET state = 'resolved', next_try = NULL
+            FROM   stage AS s
             WHERE  g.instrument_id = s.instrument_id AND g.timeframe = :timeframe AND g.ts = s.ts
+            AND    g.kind IN ('missing', 'late') AND g.state <> 'resolved' AND (s.flags & :provisional) = 0
         """),
-        {"timeframe": timeframe},
+        {"timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
     )
 
 
@@ -304,7 +267,7 @@ def upsert_factors(
 ) -> Changes:
     """Insert new factors, overwrite revised ones. `factors`: domain.FACTOR columns; unitless multipliers."""
     factors = factors.assign(instrument_id=_numbers(factors["code"], ids)).sort_values(["instrument_id", "ex_date"])
-    return _upsert(
+    return upsert_rows(
         conn,
         """
         INSERT INTO live.factors AS f
@@ -329,12 +292,13 @@ def upsert_gaps(
 ) -> Changes:
     """Record bars that do not exist and why. `gaps`: domain.GAP columns, unique in (code, ts)."""
     gaps = gaps.assign(instrument_id=_numbers(gaps["code"], ids)).sort_values(["instrument_id", "ts"])
-    return _upsert(
+    return upsert_rows(
         conn,
         """
         INSERT INTO ops.gaps AS g (instrument_id, ts, kind, timeframe, source, run_id) VALUES %s
         ON CONFLICT (instrument_id, timeframe, ts) DO UPDATE
-        SET    kind = excluded.kind, source = excluded.source, run_id = excluded.run_id
+        SET    kind = excluded.kind, state = 'explained', next_try = NULL, reason = NULL,
+               source = excluded.source, run_id = excluded.run_id
         WHERE  g.kind <> excluded.kind
         RETURNING (xmax = 0)
         """,
@@ -354,7 +318,7 @@ def add_quarantine(
     of the source, such as a file.
     """
     rows = rows.assign(payload=rows["payload"].map(_jsonb))
-    return _upsert(
+    return upsert_rows(
         conn,
         """
         INSERT INTO ops.quarantine
@@ -394,7 +358,7 @@ def save_snapshot(conn: Connection, snapshot: pd.DataFrame) -> Changes:
         old_compared=listed(compared, "s.{}"),
         new_compared=listed(compared, "excluded.{}"),
     )
-    return _upsert(conn, statement.as_string(_cursor(conn)), snapshot[key + data].sort_values(key))
+    return upsert_rows(conn, statement.as_string(driver_cursor(conn)), snapshot[key + data].sort_values(key))
 
 
 def _jsonb(payload: str) -> str:
@@ -411,28 +375,3 @@ def _numbers(codes: pd.Series, ids: pd.Series) -> pd.Series:
             f"store: {len(unknown)} codes are no instruments yet ({', '.join(unknown[:5])}). Sync instruments first."
         )
     return numbers
-
-
-def _upsert(conn: Connection, statement: str, rows: pd.DataFrame, *constants: object) -> Changes:
-    """Run an upsert that returns, for each row it wrote, whether it is new; `constants` follow the values of each row."""
-    values = [(*row, *constants) for row in _tuples(rows)]
-    written = execute_values(_cursor(conn), statement, values, page_size=1000, fetch=True)
-    inserted = sum(1 for (fresh,) in written if fresh)
-    return Changes(inserted, len(written) - inserted, len(values) - len(written))
-
-
-def _cursor(conn: Connection) -> extensions.cursor:
-    """The driver's cursor inside SQLAlchemy's transaction: COPY and multi-row VALUES need it."""
-    return conn.connection.cursor()
-
-
-def _tuples(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Turn a frame into rows of plain Python values for the driver: no numpy scalar, and a missing value is None."""
-    columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame.columns]
-    return list(zip(*([_plain(value) for value in column] for column in columns), strict=True))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, pd.Timestamp):
-        return value.to_pydatetime()
-    return value.item() if isinstance(value, np.generic) else value

@@ -18,6 +18,7 @@ from chartinsight_lib.db.engine import open_database
 from chartinsight_lib.db.migrate import upgrade
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.ledger import notebook_run
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.settings import PROJECT, Settings
 
 
@@ -32,7 +33,7 @@ def radar_url() -> Iterator[str]:
         engine = database.engine(Role.LOADER)
         source = open_source("sample")
         with notebook_run(engine, None, job="seed", clock=clock) as run_id:
-            collect.sync_instruments(engine, source, run_id=run_id, clock=clock)
+            sync_instruments(engine, source, run_id=run_id, clock=clock)
             collect.collect_daily(engine, source, run_id=run_id, clock=clock).check()
             radar.scan(engine, market=source.market, as_of=None, clock=clock, run_id=run_id)
         engine.dispose()

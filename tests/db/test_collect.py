@@ -20,10 +20,11 @@ from chartinsight_lib import collect, ledger
 from chartinsight_lib.clients import open_source
 from chartinsight_lib.clients.base import Batch, Source
 from chartinsight_lib.clock import fixed_clock
-from chartinsight_lib.collect import Report, collect_daily, sync_instruments
+from chartinsight_lib.collect import Report, collect_daily
 from chartinsight_lib.db import store
 from chartinsight_lib.domain import INSTRUMENT, Flag
 from chartinsight_lib.errors import RunFailed
+from chartinsight_lib.listing import sync_instruments
 
 NOW = datetime(2024, 8, 9, 9, tzinfo=UTC)
 CLOCK = fixed_clock(NOW)

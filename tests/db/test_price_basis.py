@@ -11,8 +11,9 @@ from sqlalchemy import Engine, text
 from chartinsight_lib import ledger
 from chartinsight_lib.clients import open_source
 from chartinsight_lib.clock import fixed_clock
-from chartinsight_lib.collect import Report, collect_daily, sync_instruments
+from chartinsight_lib.collect import Report, collect_daily
 from chartinsight_lib.db import query
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.radar import Radar, scan
 
 CLOCK = fixed_clock(datetime(2024, 8, 9, 9, tzinfo=UTC))

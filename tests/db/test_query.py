@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from chartinsight_lib import ledger
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.db import query, store
+from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.domain import CANDLE, FACTOR, INSTRUMENT, NUMBERS, Flag
 from chartinsight_lib.errors import NotFound
 
@@ -24,11 +25,11 @@ def know(conn: Connection, *codes: str, market: str = "KRX", source: str = "test
     frame = pd.DataFrame({"code": codes}).assign(
         market=market, name="name", kind="stock", sector=None, listed_on=None, delisted_on=None, currency="KRW"
     )
-    store.upsert_instruments(conn, frame[INSTRUMENT], source=source, run_id=run_id)
+    upsert_instruments(conn, frame[INSTRUMENT], source=source, run_id=run_id)
 
 
 def number(conn: Connection, code: str, market: str = "KRX") -> int:
-    return int(store.instrument_ids(conn, market)[code])
+    return int(instrument_ids(conn, market)[code])
 
 
 def hold(conn: Connection, code: str, bars: dict[str, tuple], *, market: str = "KRX", source: str = "test") -> None:
@@ -36,7 +37,7 @@ def hold(conn: Connection, code: str, bars: dict[str, tuple], *, market: str = "
     frame = pd.DataFrame([(code, day, *row) for day, row in bars.items()], columns=CANDLE)
     kinds = dict.fromkeys(["open", "high", "low", "close", "value"], "float64") | {"volume": "int64", "flags": "int16"}
     frame = frame.assign(ts=pd.to_datetime(frame["ts"], utc=True)).astype(kinds)
-    store.stage_candles(conn, frame, store.instrument_ids(conn, market))
+    store.stage_candles(conn, frame, instrument_ids(conn, market))
     store.upsert_staged(conn, "1d", source=source, run_id=RUN)
 
 
@@ -44,7 +45,7 @@ def split(conn: Connection, code: str, *events: tuple[str, float, float, str]) -
     """Know corporate actions: (ex-date, price factor, volume factor, kind)."""
     rows = [(code, date.fromisoformat(day), *rest) for day, *rest in events]
     store.upsert_factors(
-        conn, pd.DataFrame(rows, columns=FACTOR), store.instrument_ids(conn, "KRX"), source="test", detected_at=NOON,
+        conn, pd.DataFrame(rows, columns=FACTOR), instrument_ids(conn, "KRX"), source="test", detected_at=NOON,
         run_id=RUN,
     )  # fmt: skip
 
@@ -188,7 +189,7 @@ def view(conn: Connection, name: str) -> pd.DataFrame:
 
 def test_the_view_of_candles_equals_what_the_program_reads_row_by_row(many):
     found = view(many, "candles")
-    ids = store.instrument_ids(many, "KRX").sort_index()
+    ids = instrument_ids(many, "KRX").sort_index()
     own = pd.concat([query.candles(many, int(k)).assign(code=code) for code, k in ids.items()])
     assert len(found) == len(own) > 400
     assert found["code"].tolist() == own["code"].tolist()
@@ -211,7 +212,7 @@ def test_the_raw_view_is_what_was_stored(held):
 @pytest.mark.parametrize("final_only", [True, False])
 def test_the_panel_equals_the_candles_of_each_instrument(many, as_of, final_only):
     panel = query.panel(many, "KRX", as_of=as_of, final_only=final_only)
-    ids = sorted(int(k) for k in store.instrument_ids(many, "KRX"))
+    ids = sorted(int(k) for k in instrument_ids(many, "KRX"))
     expected = {k: query.candles(many, k, as_of=as_of) for k in ids}
     if final_only:
         expected = {k: one[(one["flags"] & int(Flag.PROVISIONAL)) == 0] for k, one in expected.items()}

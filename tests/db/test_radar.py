@@ -19,12 +19,14 @@ from chartinsight_lib import ledger
 from chartinsight_lib.clients import open_source
 from chartinsight_lib.clients.base import Batch
 from chartinsight_lib.clock import Clock, fixed_clock
-from chartinsight_lib.collect import collect_daily, sync_instruments
+from chartinsight_lib.collect import collect_daily
 from chartinsight_lib.db import query, store
 from chartinsight_lib.db.engine import Database
+from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import CANDLE, FACTOR, INSTRUMENT, NUMBERS, Flag
 from chartinsight_lib.errors import ConfigError, NotEnoughHistory, NotFound
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.radar import Radar, Scan, Status, scan, scan_market
 from chartinsight_lib.widgets.scanner import table_values
 
@@ -39,8 +41,8 @@ def know(engine: Engine, *codes: str, market: str = "KRX") -> dict[str, int]:
         delisted_on=None, currency="KRW" if market == "KRX" else "USD",
     )  # fmt: skip
     with engine.begin() as conn:
-        store.upsert_instruments(conn, frame[INSTRUMENT], source="test", run_id=RUN)
-        return {code: int(number) for code, number in store.instrument_ids(conn, market).items()}
+        upsert_instruments(conn, frame[INSTRUMENT], source="test", run_id=RUN)
+        return {code: int(number) for code, number in instrument_ids(conn, market).items()}
 
 
 def hold(engine: Engine, code: str, bars: Iterable[tuple], *, market: str = "KRX") -> None:
@@ -49,7 +51,7 @@ def hold(engine: Engine, code: str, bars: Iterable[tuple], *, market: str = "KRX
     kinds = dict.fromkeys(["open", "high", "low", "close", "value"], "float64") | {"volume": "int64", "flags": "int16"}
     frame = frame.assign(ts=pd.to_datetime(frame["ts"], utc=True)).astype(kinds)
     with engine.begin() as conn:
-        store.stage_candles(conn, frame, store.instrument_ids(conn, market))
+        store.stage_candles(conn, frame, instrument_ids(conn, market))
         store.upsert_staged(conn, "1d", source="test", run_id=RUN)
 
 
@@ -490,7 +492,7 @@ def test_the_table_has_the_running_bar_and_the_final_close_on_its_basis(shown, l
     """A split takes effect on the Monday whose bar is unfinished: the Friday's close is halved before they are compared."""
     with loader.begin() as conn:
         factors = pd.DataFrame([("000660", date(2024, 8, 5), 0.5, 2.0, "rights")], columns=FACTOR)
-        ids = store.instrument_ids(conn, "KRX")
+        ids = instrument_ids(conn, "KRX")
         store.upsert_factors(
             conn, factors, ids, source="test", detected_at=datetime(2024, 8, 5, tzinfo=UTC), run_id=RUN
         )

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from chartinsight_lib.db import store
 from chartinsight_lib.db.engine import Database
+from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import CANDLE, FACTOR, GAP, INSTRUMENT
 from chartinsight_lib.errors import ConfigError, DatabaseError
@@ -27,8 +28,8 @@ def test_raw_bars_halts_and_splits_are_played(database: Database, loader: Engine
         one = pd.DataFrame({"code": ["005930"]}).assign(
             market="KRX", name="name", kind="stock", sector=None, listed_on=None, delisted_on=None, currency="KRW"
         )
-        store.upsert_instruments(conn, one[INSTRUMENT], source="test", run_id=RUN)
-        ids = store.instrument_ids(conn, "KRX")
+        upsert_instruments(conn, one[INSTRUMENT], source="test", run_id=RUN)
+        ids = instrument_ids(conn, "KRX")
         bars = pd.DataFrame([("005930", *row) for row in BARS], columns=CANDLE)
         floats = dict.fromkeys(["open", "high", "low", "close", "value"], "float64")
         bars = bars.assign(ts=pd.to_datetime(bars["ts"], utc=True)).astype(floats | {"flags": "int16"})

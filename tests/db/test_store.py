@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
 from chartinsight_lib.db import store
+from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.db.query import candles
-from chartinsight_lib.db.store import Changes
+from chartinsight_lib.db.rows import Changes
 from chartinsight_lib.domain import CANDLE, FACTOR, GAP, INSTRUMENT, Flag
 from chartinsight_lib.errors import SchemaError
 
@@ -46,7 +47,7 @@ def frame(*bars: tuple) -> pd.DataFrame:
 
 
 def load(conn: Connection, bars: pd.DataFrame, *, source: str = "test", run_id: UUID = RUN) -> Changes:
-    store.stage_candles(conn, bars, store.instrument_ids(conn, "KRX"))
+    store.stage_candles(conn, bars, instrument_ids(conn, "KRX"))
     return store.upsert_staged(conn, "1d", source=source, run_id=run_id)
 
 
@@ -64,7 +65,7 @@ def held(conn: Connection) -> dict[tuple[str, str], tuple[float, int, float | No
 @pytest.fixture
 def listed(conn: Connection) -> Connection:
     """A connection, rolled back, to a database that knows the three codes and no bar."""
-    store.upsert_instruments(conn, listing(), source="test", run_id=RUN)
+    upsert_instruments(conn, listing(), source="test", run_id=RUN)
     return conn
 
 
@@ -114,7 +115,7 @@ def test_a_provisional_bar_is_replaced_by_a_later_one_and_by_the_final_one(liste
 def test_a_value_that_the_source_lacks_is_stored_as_null_and_read_as_nan(listed):
     load(listed, frame(bar("005930", "2024-08-05", 100), bar("005930", "2024-08-06", 100, value=12_345.0)))
     assert [row[2] for row in held(listed).values()] == [None, 12_345.0]
-    number = int(store.instrument_ids(listed, "KRX")["005930"])
+    number = int(instrument_ids(listed, "KRX")["005930"])
     np.testing.assert_array_equal(candles(listed, number)["value"], [math.nan, 12_345.0])
 
 
@@ -138,7 +139,7 @@ def test_an_unknown_code_is_an_error_and_stores_nothing(listed):
 
 @pytest.mark.parametrize("what", ["gap", "factor"])
 def test_a_gap_or_factor_of_an_unknown_code_is_an_error_and_stores_nothing(listed, what):
-    ids = store.instrument_ids(listed, "KRX")
+    ids = instrument_ids(listed, "KRX")
     with pytest.raises(SchemaError, match="999999"):
         if what == "gap":
             store.upsert_gaps(listed, gaps(("005930", DAYS[0], "halted"), ("999999", DAYS[0], "halted")), ids, "1d",
@@ -193,7 +194,7 @@ def until_blocked(conn: Connection, count: int = 1) -> None:
 def committed(loader: Engine) -> Engine:
     """An engine on a database that knows the three codes; emptied afterwards."""
     with loader.begin() as conn:
-        store.upsert_instruments(conn, listing(), source="test", run_id=RUN)
+        upsert_instruments(conn, listing(), source="test", run_id=RUN)
     return loader
 
 
@@ -237,7 +238,7 @@ def test_a_load_that_waited_for_another_ends_in_one_of_both_complete_states(comm
 
 def test_two_price_bases_do_not_mix_when_two_first_loads_meet(committed):
     def guarded_load(conn: Connection, close: float) -> list[store.Restated]:
-        ids = store.instrument_ids(conn, "KRX")
+        ids = instrument_ids(conn, "KRX")
         store.stage_candles(conn, frame(*(bar("005930", day, close) for day in DAYS)), ids)
         found = store.restated(conn, "1d")
         store.drop_staged(conn, [int(ids[one.code]) for one in found])
@@ -265,7 +266,7 @@ def test_two_price_bases_do_not_mix_when_two_first_loads_meet(committed):
 
 def staged_against(conn: Connection, before: pd.DataFrame, after: pd.DataFrame) -> list[store.Restated]:
     load(conn, before)
-    store.stage_candles(conn, after, store.instrument_ids(conn, "KRX"))
+    store.stage_candles(conn, after, instrument_ids(conn, "KRX"))
     return store.restated(conn, "1d")
 
 
@@ -274,7 +275,7 @@ def test_an_instrument_whose_closes_are_all_halved_is_refused_while_others_go_in
     after = frame(*(bar(code, day, 50 if code == "005930" else 100) for code in CODES for day in DAYS))
     found = staged_against(listed, before, after)
     assert found == [store.Restated("005930", overlap=9, differing=9, ratio=0.5)]
-    store.drop_staged(listed, [int(store.instrument_ids(listed, "KRX")["005930"])])
+    store.drop_staged(listed, [int(instrument_ids(listed, "KRX")["005930"])])
     assert store.upsert_staged(listed, "1d", source="test", run_id=RUN) == Changes(inserted=2, unchanged=18)
     closes = {key: row[0] for key, row in held(listed).items()}
     assert closes == {(code, day): 100 for code in CODES for day in DAYS if (code, day) != ("005930", DAYS[9])}
@@ -330,7 +331,7 @@ def held_gaps(conn: Connection) -> list[tuple[str, str, str]]:
 
 
 def test_gaps_are_kept_once_and_closed_when_a_bar_comes(listed):
-    ids = store.instrument_ids(listed, "KRX")
+    ids = instrument_ids(listed, "KRX")
     rows = gaps(
         ("005930", "2024-08-05", "halted"), ("005930", "2024-08-06", "no-trade"), ("000660", "2024-08-05", "halted")
     )
@@ -367,7 +368,7 @@ def test_quarantined_rows_are_not_doubled_by_a_repeat(listed):
 
 
 def test_factors_are_kept_once_and_revised(listed):
-    ids = store.instrument_ids(listed, "KRX")
+    ids = instrument_ids(listed, "KRX")
 
     def add(rows: pd.DataFrame, source: str = "test") -> Changes:
         return store.upsert_factors(listed, rows, ids, source=source, detected_at=DETECTED, run_id=RUN)
@@ -379,13 +380,13 @@ def test_factors_are_kept_once_and_revised(listed):
 
 def test_instruments_are_inserted_left_alone_or_renamed(conn):
     rows = listing(listed_on=[date(1996, 12, 26), None, None], sector=["chips", "chips", None])
-    assert store.upsert_instruments(conn, rows, source="test", run_id=RUN) == Changes(inserted=3)
-    assert store.upsert_instruments(conn, rows, source="test", run_id=LATER_RUN) == Changes(unchanged=3)
-    ids = store.instrument_ids(conn, "KRX")
+    assert upsert_instruments(conn, rows, source="test", run_id=RUN) == Changes(inserted=3)
+    assert upsert_instruments(conn, rows, source="test", run_id=LATER_RUN) == Changes(unchanged=3)
+    ids = instrument_ids(conn, "KRX")
     rows["name"] = ["SK hynix", "name", "name"]
     rows["delisted_on"] = [None, date(2024, 8, 5), None]
-    assert store.upsert_instruments(conn, rows, source="test", run_id=LATER_RUN) == Changes(updated=2, unchanged=1)
-    assert store.instrument_ids(conn, "KRX").to_dict() == ids.to_dict()
+    assert upsert_instruments(conn, rows, source="test", run_id=LATER_RUN) == Changes(updated=2, unchanged=1)
+    assert instrument_ids(conn, "KRX").to_dict() == ids.to_dict()
     found = conn.execute(
         text("SELECT code, name, sector, listed_on, delisted_on, run_id FROM live.instruments ORDER BY code")
     ).all()
@@ -397,17 +398,17 @@ def test_instruments_are_inserted_left_alone_or_renamed(conn):
 
 
 def test_a_source_that_does_not_know_a_field_or_a_name_takes_nothing_away(conn):
-    store.upsert_instruments(conn, listing(sector="chips", name="SK hynix"), source="test", run_id=RUN)
+    upsert_instruments(conn, listing(sector="chips", name="SK hynix"), source="test", run_id=RUN)
     unknown = listing()
     unknown["name"] = unknown["code"]
-    assert store.upsert_instruments(conn, unknown, source="other", run_id=RUN) == Changes(unchanged=3)
+    assert upsert_instruments(conn, unknown, source="other", run_id=RUN) == Changes(unchanged=3)
     assert set(conn.execute(text("SELECT name, sector FROM live.instruments"))) == {("SK hynix", "chips")}
 
 
 def test_the_same_code_in_two_markets_is_two_instruments(conn):
     both = pd.concat([listing(["A"]), listing(["A"], market="US", currency="USD")], ignore_index=True)
-    assert store.upsert_instruments(conn, both, source="test", run_id=RUN) == Changes(inserted=2)
-    assert store.instrument_ids(conn, "KRX")["A"] != store.instrument_ids(conn, "US")["A"]
+    assert upsert_instruments(conn, both, source="test", run_id=RUN) == Changes(inserted=2)
+    assert instrument_ids(conn, "KRX")["A"] != instrument_ids(conn, "US")["A"]
 
 
 # Any sequence of loads.

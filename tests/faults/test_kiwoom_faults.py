@@ -28,8 +28,9 @@ from chartinsight_lib.clients.kiwoom import KiwoomClient
 from chartinsight_lib.clients.kiwoom_auth import Credentials
 from chartinsight_lib.clients.kiwoom_source import KiwoomSource
 from chartinsight_lib.clock import Clock, fixed_clock
-from chartinsight_lib.collect import Report, collect_daily, collect_intraday, collect_quotes, sync_instruments
+from chartinsight_lib.collect import Report, collect_daily, collect_intraday, collect_quotes
 from chartinsight_lib.errors import ChartInsightError
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.pace import LocalSlots, Pacer
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.faults import read_faults

@@ -17,6 +17,7 @@ from chartinsight_lib.collect import Report
 from chartinsight_lib.db import query
 from chartinsight_lib.domain import Flag
 from chartinsight_lib.errors import AuthFailed, ConfigError, RunFailed, Unavailable
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.faults import read_faults
@@ -47,7 +48,7 @@ class Desk:
         clock = self.settings.clock
         with ledger.notebook_run(self.engine, None, job=job.__name__, clock=clock) as run_id:
             if sync:
-                collect.sync_instruments(self.engine, source, run_id=run_id, clock=clock)
+                sync_instruments(self.engine, source, run_id=run_id, clock=clock)
             return job(self.engine, source, *more, run_id=run_id, clock=clock)
 
     def daily(self, **options: Any) -> Report:

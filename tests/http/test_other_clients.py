@@ -24,6 +24,7 @@ from kiwoom_rest_api.koreanstock.chart import Chart
 from sqlalchemy import Engine, text
 
 from chartinsight_lib import collect, ledger
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.generated import GeneratedMarket
@@ -75,7 +76,7 @@ class Ours:
     def collect(self, *, minutes: Sequence[str] = ()) -> None:
         source, clock = open_source("simulated", self.settings, self.engine, codes=CODES), self.settings.clock
         with ledger.notebook_run(self.engine, None, job="collect", clock=clock) as run_id:
-            collect.sync_instruments(self.engine, source, run_id=run_id, clock=clock)
+            sync_instruments(self.engine, source, run_id=run_id, clock=clock)
             if minutes:
                 collect.collect_intraday(self.engine, source, minutes, run_id=run_id, clock=clock).check()
             else:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from chartinsight_lib import collect, ledger
+from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.options import Options
@@ -50,7 +51,7 @@ def collected(engine: Engine, records: pd.DataFrame) -> collect.Report:
         )  # fmt: skip
         source, clock = open_source("simulated", settings, engine), settings.clock
         with ledger.notebook_run(engine, None, job="collect_daily", clock=clock) as run_id:
-            collect.sync_instruments(engine, source, run_id=run_id, clock=clock)
+            sync_instruments(engine, source, run_id=run_id, clock=clock)
             return collect.collect_daily(engine, source, run_id=run_id, clock=clock)
 
 

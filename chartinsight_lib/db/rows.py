@@ -1,0 +1,49 @@
+"""Frames of few rows -> tables, by one multi-row INSERT; what an upsert did, counted. Many rows go by `copy`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from psycopg2 import extensions
+from psycopg2.extras import execute_values
+from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an upsert did with the rows it was given."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+    @property
+    def changed(self) -> int:
+        """Rows that are different now."""
+        return self.inserted + self.updated
+
+
+def upsert_rows(conn: Connection, statement: str, rows: pd.DataFrame, *constants: object) -> Changes:
+    """Run an upsert that returns, for each row it wrote, whether it is new; `constants` follow the values of each row."""
+    values = [(*row, *constants) for row in _tuples(rows)]
+    written = execute_values(driver_cursor(conn), statement, values, page_size=1000, fetch=True)
+    inserted = sum(1 for (fresh,) in written if fresh)
+    return Changes(inserted, len(written) - inserted, len(values) - len(written))
+
+
+def driver_cursor(conn: Connection) -> extensions.cursor:
+    """The driver's cursor inside SQLAlchemy's transaction: COPY and multi-row VALUES need it."""
+    return conn.connection.cursor()
+
+
+def _tuples(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Turn a frame into rows of plain Python values for the driver: no numpy scalar, and a missing value is None."""
+    columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame.columns]
+    return list(zip(*([_plain(value) for value in column] for column in columns), strict=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.Timestamp):
+        return value.to_pydatetime()
+    return value.item() if isinstance(value, np.generic) else value
