@@ -21,6 +21,10 @@ class SchemaError(ChartInsightError):
     """Data do not have the shape that was promised: a column, a type or a key is wrong."""
 
 
+class Fenced(ChartInsightError):
+    """A run that counts as ended still tried to write: what it holds is no longer current, and nothing of it is stored."""
+
+
 class NotEnoughHistory(ChartInsightError):
     """A calculation needs more bars than there are."""
 

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine, text
 
 from chartinsight_lib.clock import Clock
+from chartinsight_lib.errors import Fenced
 
 ROWS = (
     "read", "inserted", "updated", "unchanged", "refused", "duplicates", "rejected", "halted", "no-trade",
@@ -52,6 +53,21 @@ def begin(conn: Connection, *, run_id: UUID, job: str, parameters: Mapping[str, 
             "host": f"{getpass.getuser()}@{platform.node()}",
         },
     )
+
+
+def fence(conn: Connection, run_id: UUID) -> None:
+    """Let a transaction go on only while its run counts as running; until it ends, nobody else ends the run.
+
+    Raises:
+        Fenced: the run was ended or given up. Whoever did so may have begun another one, and this one must not write.
+    """
+    state = conn.execute(
+        text("SELECT state FROM ops.runs WHERE run_id = :run_id FOR SHARE"), {"run_id": run_id}
+    ).scalar_one_or_none()
+    if state != "running":
+        raise Fenced(
+            f"run {run_id}: it counts as {state or 'unknown'}, and is not to write any more. Start the job again."
+        )
 
 
 def finish(

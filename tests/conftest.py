@@ -82,7 +82,7 @@ def loader(database: Database) -> Iterator[Engine]:
     with owner.begin() as connection:
         tables = connection.exec_driver_sql(
             "SELECT string_agg(format('%%I.%%I', schemaname, tablename), ', ') FROM pg_tables "
-            "WHERE schemaname IN ('live', 'ops', 'radar')"
+            "WHERE schemaname IN ('live', 'ops', 'radar') AND tablename <> 'identity'"
         ).scalar_one()
         connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
     owner.dispose()
