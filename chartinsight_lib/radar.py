@@ -21,9 +21,10 @@ from chartinsight_lib.analysis import indicators
 from chartinsight_lib.analysis.pivots import Pivots, swings
 from chartinsight_lib.analysis.trend import TREND_NAMES, dow_trend, trend_start
 from chartinsight_lib.clock import Clock
-from chartinsight_lib.db import query, store
+from chartinsight_lib.db import bars, query, store
+from chartinsight_lib.db.bars import Panel
 from chartinsight_lib.db.engine import open_engine
-from chartinsight_lib.db.query import Instrument, Panel
+from chartinsight_lib.db.query import Instrument
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.db.rows import Changes
 from chartinsight_lib.domain import MARKETS, Flag
@@ -82,7 +83,7 @@ def scan(engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_i
                 "Collect first, or name a day that is held."
             )
         day = as_of or newest
-        panel = query.panel(conn, market, as_of=day)
+        panel = bars.panel(conn, market, as_of=day)
         listed = query.instruments(conn, market)[["code", "name"]].join(query.bar_sources(conn, market, "1d", day))
         read = time.perf_counter()
         snapshot = _snapshot(panel, listed, day)
@@ -217,7 +218,7 @@ class Radar:
         """Return everything held of one instrument in one timeframe. Raises NotFound, NotEnoughHistory."""
         with self._engine.connect() as conn:
             found = query.instrument(conn, instrument_id)
-            daily = query.candles(conn, instrument_id)
+            daily = bars.candles(conn, instrument_id)
             source, events = query.provenance(conn, instrument_id)
         if daily.empty:
             raise NotEnoughHistory(f"{found.code}: no bar is held. Collect it first.")

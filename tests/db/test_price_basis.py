@@ -12,7 +12,7 @@ from chartinsight_lib import ledger
 from chartinsight_lib.clients import open_source
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import Report, collect_daily
-from chartinsight_lib.db import query
+from chartinsight_lib.db import bars, query
 from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.radar import Radar, scan
 
@@ -50,7 +50,7 @@ def ask(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
 def closes(engine: Engine) -> list[float]:
     """The closes of the one instrument, as the library reads them; the view must say the same."""
     with engine.connect() as conn:
-        found = query.candles(conn, query.find_instrument(conn, "005930").id)["close"].tolist()
+        found = bars.candles(conn, query.find_instrument(conn, "005930").id)["close"].tolist()
     assert [row[0] for row in ask(engine, "SELECT close FROM api.candles ORDER BY ts")] == found
     return found
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from chartinsight_lib import ledger
 from chartinsight_lib.clock import fixed_clock
-from chartinsight_lib.db import query, store
+from chartinsight_lib.db import bars, query, store
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.domain import CANDLE, FACTOR, INSTRUMENT, NUMBERS, Flag
 from chartinsight_lib.errors import NotFound
@@ -85,23 +85,23 @@ def held(conn: Connection) -> Connection:
 
 
 def test_a_split_is_undone_in_price_and_volume_and_not_in_value(held):
-    assert said(query.candles(held, number(held, "AAPL"))) == ADJUSTED
+    assert said(bars.candles(held, number(held, "AAPL"))) == ADJUSTED
 
 
 def test_a_dividend_is_not_undone(held):
     split(held, "AAPL", ("2024-08-06", 0.99, 1.0, "dividend"))
-    assert said(query.candles(held, number(held, "AAPL"))) == ADJUSTED
+    assert said(bars.candles(held, number(held, "AAPL"))) == ADJUSTED
 
 
 def test_weeks_are_made_of_undone_days(held):
-    assert said(query.candles(held, number(held, "AAPL"), "1w")) == {
+    assert said(bars.candles(held, number(held, "AAPL"), "1w")) == {
         "2024-07-29": (49, 55, 48, 50, 9000, 459_000.0, Flag.WIDENED),
         "2024-08-05": (50, 55, 49, 54, 7001, 365_000.0, Flag.PROVISIONAL),
     }
 
 
 def test_months_are_made_of_undone_days(held):
-    assert said(query.candles(held, number(held, "AAPL"), "1mo")) == {
+    assert said(bars.candles(held, number(held, "AAPL"), "1mo")) == {
         "2024-07-01": (49, 50.5, 48.5, 50, 2000, 99_000.0, 0),
         "2024-08-01": (50, 55, 48, 54, 14_001, 725_000.0, Flag.WIDENED | Flag.PROVISIONAL),
     }
@@ -109,17 +109,17 @@ def test_months_are_made_of_undone_days(held):
 
 def test_a_day_in_the_past_knows_no_later_bar_and_no_later_split(held):
     days = list(RAW)
-    found = query.candles(held, number(held, "AAPL"), as_of=date(2024, 8, 2))
+    found = bars.candles(held, number(held, "AAPL"), as_of=date(2024, 8, 2))
     assert said(found) == {day: RAW[day] for day in days[:3]}
 
 
 def test_the_day_of_a_split_knows_it(held):
-    found = query.candles(held, number(held, "AAPL"), as_of=date(2024, 8, 5))
+    found = bars.candles(held, number(held, "AAPL"), as_of=date(2024, 8, 5))
     assert said(found) == {day: ADJUSTED[day] for day in list(RAW)[:4]}
 
 
 def test_a_week_as_of_a_day_in_it_ends_there_and_is_unfinished(held):
-    found = said(query.candles(held, number(held, "AAPL"), "1w", as_of=date(2024, 8, 1)))
+    found = said(bars.candles(held, number(held, "AAPL"), "1w", as_of=date(2024, 8, 1)))
     assert found == {"2024-07-29": (98, 110, 96, 108, 3000, 309_000.0, Flag.WIDENED | Flag.PROVISIONAL)}
 
 
@@ -128,7 +128,7 @@ def test_two_splits_multiply_and_volume_is_rounded_once(conn):
     hold(conn, "AAPL", {"2024-08-01": (90, 90, 90, 90, 101, math.nan, 0), "2024-08-02": (60, 60, 60, 60, 10, math.nan, 0),
                         "2024-08-05": (48, 48, 48, 48, 10, math.nan, 0)})  # fmt: skip
     split(conn, "AAPL", ("2024-08-02", 2 / 3, 1.5, "split"), ("2024-08-05", 0.8, 1.25, "split"))
-    found = query.candles(conn, number(conn, "AAPL"))
+    found = bars.candles(conn, number(conn, "AAPL"))
     assert found["close"].tolist() == pytest.approx([48, 48, 48], rel=1e-12)
     assert found["volume"].tolist() == [
         189,
@@ -139,12 +139,12 @@ def test_two_splits_multiply_and_volume_is_rounded_once(conn):
 
 def test_an_instrument_without_bars_gives_an_empty_frame_in_every_timeframe(held):
     for timeframe in ("1d", "1w", "1mo"):
-        assert said(query.candles(held, number(held, "OTHER"), timeframe)) == {}
+        assert said(bars.candles(held, number(held, "OTHER"), timeframe)) == {}
 
 
 def test_an_unknown_timeframe_is_an_error(held):
     with pytest.raises(NotFound, match="'7d'"):
-        query.candles(held, number(held, "AAPL"), "7d")
+        bars.candles(held, number(held, "AAPL"), "7d")
 
 
 def test_provenance_names_the_sources_and_counts_the_splits(held):
@@ -190,7 +190,7 @@ def view(conn: Connection, name: str) -> pd.DataFrame:
 def test_the_view_of_candles_equals_what_the_program_reads_row_by_row(many):
     found = view(many, "candles")
     ids = instrument_ids(many, "KRX").sort_index()
-    own = pd.concat([query.candles(many, int(k)).assign(code=code) for code, k in ids.items()])
+    own = pd.concat([bars.candles(many, int(k)).assign(code=code) for code, k in ids.items()])
     assert len(found) == len(own) > 400
     assert found["code"].tolist() == own["code"].tolist()
     assert found["ts"].tolist() == own.index.tolist()
@@ -211,9 +211,9 @@ def test_the_raw_view_is_what_was_stored(held):
 @pytest.mark.parametrize("as_of", [None, date(2024, 5, 1), date(2024, 5, 31), date(2024, 6, 9), date(2024, 7, 23)])
 @pytest.mark.parametrize("final_only", [True, False])
 def test_the_panel_equals_the_candles_of_each_instrument(many, as_of, final_only):
-    panel = query.panel(many, "KRX", as_of=as_of, final_only=final_only)
+    panel = bars.panel(many, "KRX", as_of=as_of, final_only=final_only)
     ids = sorted(int(k) for k in instrument_ids(many, "KRX"))
-    expected = {k: query.candles(many, k, as_of=as_of) for k in ids}
+    expected = {k: bars.candles(many, k, as_of=as_of) for k in ids}
     if final_only:
         expected = {k: one[(one["flags"] & int(Flag.PROVISIONAL)) == 0] for k, one in expected.items()}
     expected = {k: one for k, one in expected.items() if not one.empty}
@@ -225,12 +225,12 @@ def test_the_panel_equals_the_candles_of_each_instrument(many, as_of, final_only
         for name in NUMBERS:
             np.testing.assert_array_equal(panel.columns[name][rows], one[name])
     if as_of is None:
-        dropped = len(query.panel(many, "KRX", final_only=False).ts) - len(query.panel(many, "KRX").ts)
+        dropped = len(bars.panel(many, "KRX", final_only=False).ts) - len(bars.panel(many, "KRX").ts)
         assert dropped == 3  # the unfinished ends of the instruments 0, 3 and 6
 
 
 def test_the_panel_of_an_empty_market_is_empty(many):
-    panel = query.panel(many, "NONE")
+    panel = bars.panel(many, "NONE")
     assert (len(panel.ids), panel.bounds.tolist(), len(panel.ts)) == (0, [0], 0)
 
 

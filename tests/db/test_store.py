@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
 from chartinsight_lib.db import store
+from chartinsight_lib.db.bars import candles
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
-from chartinsight_lib.db.query import candles
 from chartinsight_lib.db.rows import Changes
 from chartinsight_lib.domain import CANDLE, FACTOR, GAP, INSTRUMENT, Flag
 from chartinsight_lib.errors import SchemaError

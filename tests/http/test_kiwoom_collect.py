@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from chartinsight_lib import collect, ledger
 from chartinsight_lib.collect import Report
-from chartinsight_lib.db import query
+from chartinsight_lib.db import bars, query
 from chartinsight_lib.domain import Flag
 from chartinsight_lib.errors import AuthFailed, ConfigError, RunFailed, Unavailable
 from chartinsight_lib.listing import sync_instruments
@@ -64,7 +64,7 @@ class Desk:
         """Adjusted bars as everybody reads them; index: the date."""
         with self.engine.connect() as conn:
             number = query.find_instrument(conn, code, "SIM").id
-            found = query.candles(conn, number, timeframe, as_of=as_of)
+            found = bars.candles(conn, number, timeframe, as_of=as_of)
         return found.set_axis(found.index.date) if timeframe == "1d" else found
 
     def closes(self, code: str, **options: Any) -> dict[date, float]:
