@@ -32,6 +32,8 @@ class Batch:
     `pairs` are raw and adjusted prices and volumes of the same days, from which factors are learnt (`factors.learn_chain`);
     they may reach further back than `records`. `errors` says of which instruments nothing could be had, and why. `asked_at`
     (tz-aware) is from when on the source may have answered: what it called unfinished then is so; None: it does not change.
+    `factors` (columns `domain.FACTOR`) are the events that the source itself names: of each code all that took effect after
+    its first date in `records`, up to its last; None: it names none, which does not say that there were none.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Batch:
     pairs: pd.DataFrame | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     asked_at: datetime | None = None
+    factors: pd.DataFrame | None = None
 
 
 class Source(Protocol):
