@@ -29,6 +29,10 @@ class NotEnoughHistory(ChartInsightError):
     """A calculation needs more bars than there are."""
 
 
+class BeyondHorizon(ChartInsightError):
+    """A date lies outside what a trading calendar knows; the calendar is to be updated, or another date to be asked for."""
+
+
 class NotFound(ChartInsightError):
     """What was asked for by name does not exist."""
 
@@ -47,6 +51,10 @@ class UpstreamError(ChartInsightError):
 
 class AuthFailed(UpstreamError):
     """A source does not take the keys, the token or this machine; trying again changes nothing."""
+
+
+class IncompleteListing(UpstreamError):
+    """A list of instruments lacks so many of those that were listed that it is not believed to be whole."""
 
 
 class RateLimited(UpstreamError):
