@@ -20,6 +20,7 @@ from chartinsight_lib import ledger
 from chartinsight_lib.analysis import indicators
 from chartinsight_lib.analysis.pivots import Pivots, swings
 from chartinsight_lib.analysis.trend import TREND_NAMES, dow_trend, trend_start
+from chartinsight_lib.calendars import calendar
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import bars, query, store
 from chartinsight_lib.db.bars import Panel
@@ -28,7 +29,7 @@ from chartinsight_lib.db.query import Instrument
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.db.rows import Changes
 from chartinsight_lib.domain import MARKETS, Flag
-from chartinsight_lib.errors import ConfigError, NotEnoughHistory
+from chartinsight_lib.errors import BeyondHorizon, ConfigError, NotEnoughHistory
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.timeframes import aggregate
 
@@ -36,7 +37,7 @@ SWING_ATR = 3.0
 """A swing is a turn of this many average true ranges; `LONG_SWING_ATR` gives the wide swings of the long trend."""
 LONG_SWING_ATR = 6.0
 FRESH_DAYS = 1
-"""A scan refuses data that are older than this many weekdays, unless the day is named."""
+"""A scan refuses data that are older than this many trading days, unless the day is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def scan(engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_i
         as_of: a trading date; None: the newest final day, which must then be fresh.
     Raises:
         NotEnoughHistory: nothing is held for that day, it is still to come, or, without `as_of`, what is held is stale.
+        BeyondHorizon: without `as_of`, when the calendar does not reach to now.
     """
     started = time.perf_counter()
     with engine.begin() as conn:
@@ -71,9 +73,9 @@ def scan(engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_i
             raise NotEnoughHistory(
                 f"scan {market}: no final daily bar is held. Collect first: `chartinsight run collect_daily`."
             )
-        if as_of is None and (age := weekdays_since(newest, clock(), market)) > FRESH_DAYS:
+        if as_of is None and (age := calendar(market).days_begun(newest, clock())) > FRESH_DAYS:
             raise NotEnoughHistory(
-                f"scan {market}: the newest final bar is of {newest}, {age} weekdays old. "
+                f"scan {market}: the newest final bar is of {newest}, {age:,} trading days old. "
                 f"Collect first, or name the day: as_of={newest}."
             )
         if as_of is not None and as_of > newest:
@@ -121,12 +123,6 @@ def scan_market(engine: Engine, *, market: str, as_of: str, clock: Clock, run_id
     with engine.begin() as conn:
         ledger.record_item(conn, run_id, f"{chosen} {result.as_of}", rows=rows, clock=clock, market=chosen)
     return result
-
-
-def weekdays_since(day: date, now: datetime, market: str) -> int:
-    """Count the weekdays from `day` to now, in the market's zone; holidays count as weekdays here."""
-    today = now.astimezone(MARKETS[market].zone).date()
-    return int(np.busday_count(day, today))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +192,13 @@ class Radar:
                 f"The scan is of {held['as_of']}, and newer final bars are held, up to {last_final}. "
                 "Run `./studio up`, or `chartinsight scan`."
             )
-        age = weekdays_since(held["as_of"], self._clock(), market)
+        try:
+            age = calendar(market).days_begun(held["as_of"], self._clock())
+        except BeyondHorizon as error:
+            return f"How old the data are is not known. {error}"
         if age <= FRESH_DAYS:
             return None
-        return f"Historical data: the newest final bar is of {held['as_of']}, {age:,} weekdays before today."
+        return f"Historical data: the newest final bar is of {held['as_of']}, {age:,} trading days old."
 
     def table(self) -> pd.DataFrame:
         """Return the newest scan, one row per instrument; index instrument_id, sorted by code."""

@@ -1,39 +1,39 @@
 """What `up` does while it stands on a live source: it collects again, and scans again when a trading day has ended.
 
 A day's bars become final when the next one begins. Shortly before its opening, when the base prices of the day are set, the
-daily bars are collected and the market is scanned; in between quotes and five-minute bars are collected. A job that fails is
-said, and the next round tries again.
+daily bars are collected and the market is scanned; while it trades, quotes and five-minute bars are collected. When a market
+trades, its calendar says. A job that fails is said, and the next round tries again.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
-from datetime import time as wall_time
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger
+from chartinsight_lib.calendars import Calendar, calendar
 from chartinsight_lib.db import query
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import MARKETS
-from chartinsight_lib.errors import ChartInsightError
+from chartinsight_lib.errors import BeyondHorizon, ChartInsightError
 from chartinsight_lib.jobs import Job, read_jobs
 from chartinsight_lib.runner import run_job
 from chartinsight_lib.settings import Settings
 
 EVERY_S, EVERY_SIMULATED_S = 300.0, 10.0
 """Seconds between two rounds: on Kiwoom a bar's length, on a simulated market as often as it moves visibly."""
-DAILY_FROM = wall_time(8, 30)
-OPEN_FROM, OPEN_UNTIL = wall_time(8, 50), wall_time(20, 10)
+MORNING = timedelta(minutes=30)
+"""So long before its opening a day has its base prices: 08:30 on most days, later where the market opens later."""
+MARGIN = timedelta(minutes=10)
+"""So long before its opening and after its end a day is collected round after round."""
 TRY_AGAIN = timedelta(hours=1)
-"""A daily collection in which something failed is repeated so long after."""
-SATURDAY = 5
+"""A daily collection in which something failed is repeated so long after; so is what else stands in the way."""
 COPIES = 50
 """So many executed copies of a repeated job are kept of a simulated market; their records in ops.runs all are."""
 
@@ -57,25 +57,35 @@ def keep_collecting(
     """
     every_s = EVERY_SIMULATED_S if market == "SIM" else EVERY_S
     jobs = read_jobs(settings.project)
-    zone = MARKETS[market].zone
-    collected = _morning_of(since, zone)
+    known = calendar(market)
+    collected = since
     tried: datetime | None = None
+    warned: datetime | None = None
     scanned = newest_day(database, market)
     while not ended(every_s):
-        now = settings.clock().astimezone(zone)
-        due = now.time() >= DAILY_FROM and (collected is None or now.date() > collected)
-        if due and (tried is None or now - tried >= TRY_AGAIN or now.date() > tried.date()):
+        now = settings.clock().astimezone(known.zone)
+        try:
+            morning, trading = _newest_morning(known, now), _trades_about(known, now)
+            due = collected is None or _newest_morning(known, collected) < morning
+            due &= tried is None or now - tried >= TRY_AGAIN or _newest_morning(known, tried) < morning
+        except BeyondHorizon as error:
+            # Nobody knows any more when there is something to collect; to guess would be to ask on holidays.
+            if warned is None or now - warned >= TRY_AGAIN:
+                warned = now
+                say(f"  NOTHING IS COLLECTED ANY MORE: {error}")
+            continue
+        if due:
             tried = now
             # What is newly listed has to be known before its bars can be stored.
             _run(database, settings, jobs["sync_instruments"], {"source": source}, say)
             if _run(database, settings, jobs["collect_daily"], {"source": source}, say):
-                collected = now.date()
+                collected = now
         # One instrument that failed keeps nobody from seeing the others.
         if (newest := newest_day(database, market)) != scanned and _run(
             database, settings, jobs["scan_radar"], {"market": market, "as_of": newest}, say
         ):
             scanned = newest
-        if now.weekday() < SATURDAY and OPEN_FROM <= now.time() < OPEN_UNTIL:
+        if trading:
             for job in jobs.values():
                 if job.live:
                     _run(database, settings, job, {"source": source}, say)
@@ -83,12 +93,21 @@ def keep_collecting(
                         _discard_copies(settings.runs / job.name)
 
 
-def _morning_of(began: datetime | None, zone: ZoneInfo) -> date | None:
-    """Return the date whose morning's collection one that began then stands for: one before DAILY_FROM is yesterday's."""
-    if began is None:
-        return None
-    local = began.astimezone(zone)
-    return local.date() if local.time() >= DAILY_FROM else local.date() - timedelta(days=1)
+def _newest_morning(known: Calendar, now: datetime) -> date:
+    """Return the newest trading day whose morning, when the day before became final, has come by `now`."""
+    today = now.astimezone(known.zone).date()
+    if known.is_trading_day(today) and now >= known.session(today).begins - MORNING:
+        return today
+    return known.last_ended(datetime.combine(today, time.min, known.zone))
+
+
+def _trades_about(known: Calendar, now: datetime) -> bool:
+    """Whether a market trades, or is about to, or has just ended."""
+    today = now.astimezone(known.zone).date()
+    if not known.is_trading_day(today):
+        return False
+    session = known.session(today)
+    return session.begins - MARGIN <= now < session.ends + MARGIN
 
 
 def newest_day(database: Database, market: str) -> str:
@@ -116,12 +135,12 @@ def _discard_copies(folder: Path) -> None:
 
 
 def _run(database: Database, settings: Settings, job: Job, parameters: Mapping[str, Any], say: Say) -> bool:
-    started = time.monotonic()
+    started = monotonic()
     try:
         run = run_job(database, settings, job, parameters)
     except (ChartInsightError, SQLAlchemyError) as error:
         say(f"  {job.name:<17} FAILED, going on with what is stored: {str(error).splitlines()[0]}")
         return False
     now = settings.clock().astimezone(MARKETS["KRX"].zone)  # of both markets that are live
-    say(f"  {job.name:<17} {time.monotonic() - started:4.1f} s  {now:%m-%d %H:%M} {ledger.rows_text(run.rows)}")
+    say(f"  {job.name:<17} {monotonic() - started:4.1f} s  {now:%m-%d %H:%M} {ledger.rows_text(run.rows)}")
     return True

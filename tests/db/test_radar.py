@@ -25,7 +25,7 @@ from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import CANDLE, FACTOR, INSTRUMENT, NUMBERS, Flag
-from chartinsight_lib.errors import ConfigError, NotEnoughHistory, NotFound
+from chartinsight_lib.errors import BeyondHorizon, ConfigError, NotEnoughHistory, NotFound
 from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.radar import Radar, Scan, Status, scan, scan_market
 from chartinsight_lib.widgets.scanner import table_values
@@ -167,8 +167,10 @@ def test_the_answer_of_a_notebook_lists_the_nearest_to_their_high(loader):
     [
         ("2024-08-02T18:00+09:00", None),  # the same day
         ("2024-08-05T23:59+09:00", None),  # the Monday after, in Seoul
-        ("2024-08-06T00:00+09:00", 2),  # Tuesday there, while it is Monday in UTC
+        ("2024-08-06T08:59+09:00", None),  # on Tuesday morning Monday has only just become final
+        ("2024-08-06T09:00+09:00", 2),
         ("2024-08-12T12:00+09:00", 6),
+        ("2024-08-16T12:00+09:00", 9),  # Thursday was a holiday
     ],
 )
 def test_stale_data_are_refused_and_the_day_is_named(loader, now, age):
@@ -178,9 +180,39 @@ def test_stale_data_are_refused_and_the_day_is_named(loader, now, age):
     if age is None:
         assert scanned(loader, clock=clock).as_of == LAST
         return
-    with pytest.raises(NotEnoughHistory, match=f"of 2024-08-02, {age} weekdays old.*as_of=2024-08-02"):
+    with pytest.raises(NotEnoughHistory, match=f"of 2024-08-02, {age} trading days old.*as_of=2024-08-02"):
         scanned(loader, clock=clock)
     assert scanned(loader, LAST, clock=clock).as_of == LAST
+
+
+def test_a_holiday_makes_nothing_stale(loader):
+    """Chuseok of 2024: after Friday the 13th the market opened again on Thursday the 19th."""
+    know(loader, "A")
+    hold(loader, "A", flat(until(date(2024, 9, 13), 30)))
+    scanned(loader, clock=fixed_clock(datetime.fromisoformat("2024-09-19T12:00+09:00")))
+    for now, stale in (("2024-09-19T12:00+09:00", False), ("2024-09-20T09:00+09:00", True)):
+        found = Radar(loader, fixed_clock(datetime.fromisoformat(now))).status().stale
+        assert (found is not None and "2 trading days old" in found) == stale
+
+
+def test_on_the_day_of_the_entrance_exam_data_grow_old_an_hour_later(loader):
+    know(loader, "A")
+    hold(loader, "A", flat(until(date(2026, 11, 17), 30)))
+    assert scanned(loader, clock=fixed_clock(datetime.fromisoformat("2026-11-19T09:59+09:00"))).as_of == date(
+        2026, 11, 17
+    )
+    with pytest.raises(NotEnoughHistory, match="2 trading days old"):
+        scanned(loader, clock=fixed_clock(datetime.fromisoformat("2026-11-19T10:00+09:00")))
+
+
+def test_beyond_the_calendar_a_page_says_so_and_a_scan_wants_its_day_named(loader):
+    know(loader, "A")
+    hold(loader, "A", flat(until(LAST, 30)))
+    clock = fixed_clock(datetime(2029, 1, 2, tzinfo=UTC))
+    with pytest.raises(BeyondHorizon, match="2029-01-02 is not known.*update"):
+        scanned(loader, clock=clock)
+    assert scanned(loader, LAST, clock=clock).as_of == LAST
+    assert "not known, only 1990-01-01 to 2028-12-31" in Radar(loader, clock).status().stale
 
 
 def test_a_day_before_the_first_bar_is_refused(loader):
@@ -255,6 +287,7 @@ class Until:
     name: str = "sample"
     market: str = "US"
     raw: bool = False
+    lists_whole_market: bool = False
 
     def instruments(self) -> pd.DataFrame:
         return open_source("sample").instruments()
@@ -386,7 +419,7 @@ def test_the_status_says_what_is_held_and_how_fresh_it_is(shown, loader):
     assert (status.instruments, status.scanned, status.provisional, status.stale) == (3, 3, 1, None)
     assert status.run_id == str(RUN)
     late = Radar(loader, fixed_clock(NEXT_MONDAY() + timedelta(days=2))).status()
-    assert late.stale == "Historical data: the newest final bar is of 2024-08-02, 3 weekdays before today."
+    assert late.stale == "Historical data: the newest final bar is of 2024-08-02, 3 trading days old."
 
 
 def test_the_status_tells_no_bar_from_no_scan(loader):

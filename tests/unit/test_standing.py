@@ -28,7 +28,8 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
         *,
         fails: Callable[[str], bool] = lambda _: False,
         market: str = "KRX",
-        days: tuple[str, ...] = ("2026-10-09", "2026-10-12"),
+        days: tuple[str, ...] = ("2026-10-08", "2026-10-12"),
+        say: Callable[[str], None] = lambda _: None,
     ) -> list[tuple[str, str]]:
         now, left, done, newest = [moments[0]], list(moments), [], list(days)
 
@@ -51,7 +52,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
         monkeypatch.setattr(standing, "run_job", run_job)
         monkeypatch.setattr(standing, "newest_day", lambda *_: newest[0])
         settings = SimpleNamespace(project=PROJECT, clock=lambda: now[0], runs=tmp_path)
-        standing.keep_collecting(None, settings, "kiwoom", market, ended, lambda _: None, since=start)
+        standing.keep_collecting(None, settings, "kiwoom", market, ended, say, since=start)
         return done
 
     return through
@@ -67,6 +68,50 @@ def test_outside_market_hours_and_on_weekends_nothing_is_collected(stand, hour):
     assert stand(MONDAY, [MONDAY.replace(hour=hour)]) == []
     saturday = MONDAY + timedelta(days=5)
     assert [job for _, job in stand(saturday, [saturday])] == []
+
+
+def collected(stand, moments: list[datetime], **how) -> list[str]:
+    """When there was a round of quotes."""
+    return [when for when, job in stand(moments[0], moments, **how) if job == "collect_quotes"]
+
+
+def test_a_holiday_is_no_day_to_collect_on(stand):
+    holiday = datetime(2026, 10, 9, 8, 30, tzinfo=KST)  # Hangeul Day, a Friday
+    moments = [holiday + timedelta(hours=hours) for hours in (0, 2, 4, 24)]
+    assert stand(holiday - timedelta(hours=20), moments) == []
+
+
+def test_on_the_day_of_the_entrance_exam_everything_is_an_hour_later(stand):
+    wednesday = datetime(2026, 11, 18, 12, tzinfo=KST)
+    hours = [(8, 30), (9, 29), (9, 30), (9, 49), (9, 50), (16, 40), (20, 9), (20, 10)]
+    moments = [datetime(2026, 11, 19, *at, tzinfo=KST) for at in hours]
+    done = stand(wednesday, moments)
+    assert [when for when, job in done if job == "collect_daily"] == ["Thu 09:30"]
+    assert [when for when, job in done if job == "collect_quotes"] == ["Thu 09:50", "Thu 16:40", "Thu 20:09"]
+
+
+def test_rounds_end_with_the_after_market_and_before_there_was_one_with_the_close(stand):
+    before, since = (datetime(2026, 9, day, 8, 49, tzinfo=KST) for day in (11, 14))
+    for day, ends in ((before, ["15:39"]), (since, ["15:39", "15:40", "20:09"])):
+        later = [
+            day.replace(hour=hour, minute=minute) for hour, minute in ((8, 50), (15, 39), (15, 40), (20, 9), (20, 10))
+        ]
+        assert [when[-5:] for when in collected(stand, [day, *later])] == ["08:50", *ends]
+
+
+def test_a_collection_that_failed_on_friday_is_made_up_for_on_saturday(stand):
+    friday = datetime(2026, 10, 16, 8, 30, tzinfo=KST)
+    saturday = friday + timedelta(days=1)
+    done = stand(friday - timedelta(hours=20), [saturday, saturday + timedelta(hours=1)])
+    assert [when for when, job in done if job == "collect_daily"] == ["Sat 08:30"]
+
+
+def test_beyond_the_calendar_nothing_is_collected_and_that_is_said_once_an_hour(stand):
+    start = datetime(2029, 1, 2, 10, tzinfo=KST)
+    said: list[str] = []
+    assert stand(start, [start + timedelta(minutes=30 * n) for n in range(4)], say=said.append) == []
+    assert len(said) == 2
+    assert all("NOTHING IS COLLECTED" in line and "2028-12-31" in line for line in said)
 
 
 def test_shortly_before_the_next_opening_the_day_that_ended_is_collected_and_scanned_once(stand):
