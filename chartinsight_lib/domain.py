@@ -18,6 +18,13 @@ CANDLE = ["code", "ts", *NUMBERS, "flags"]
 INSTRUMENT = ["market", "code", "name", "kind", "sector", "listed_on", "delisted_on", "currency"]
 """Columns of an instrument frame; `sector`, `listed_on` and `delisted_on` may be missing values."""
 
+ATTRIBUTES = ["board", "section", "shares", "states", "nxt_enabled"]
+"""Columns that an instrument frame may have besides, each with missing values where the source does not know: the board (KOSPI,
+KOSDAQ, KONEX), its section, the number of listed shares, the list of states (`states.STATES`; [] is none), trade on NXT."""
+
+KINDS = ("stock", "etf", "etn", "reit", "fund", "other")
+"""What an instrument is."""
+
 FACTOR = ["code", "ex_date", "price_factor", "volume_factor", "kind"]
 """Columns of a factor frame: bars before `ex_date` are multiplied by the factors to compare with bars from it on."""
 

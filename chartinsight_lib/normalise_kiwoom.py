@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from chartinsight_lib.domain import INSTRUMENT, KST, MARKETS, Flag
+from chartinsight_lib.domain import ATTRIBUTES, INSTRUMENT, KST, MARKETS, Flag
 from chartinsight_lib.errors import SchemaError
+from chartinsight_lib.states import section_of, states_of
 
 Record = Mapping[str, str]
 MILLION = 1_000_000
@@ -34,6 +36,12 @@ VALUE = "trde_prica"  # million won in ka10081 and ka10095, won in weekly and mo
 SATURATED = (4294967295, 2147483647, -2147483648, -2147483)
 KINDS = {"0": "stock", "10": "stock", "8": "etf", "60": "etn", "90": "etn", "6": "reit", "2": "fund", "50": "stock"}
 """marketCode -> our kind; any other is `other`."""
+BOARDS = {**dict.fromkeys(("0", "8", "60", "90", "6", "2"), "KOSPI"), "10": "KOSDAQ", "50": "KONEX"}
+"""marketCode -> the board; funds, notes and trusts are all listed on the exchange's main board."""
+ORDER_WARNINGS = {"1": "caution", "2": "liquidation", "3": "overheated", "4": "risk", "5": "warning"}
+"""orderWarning -> our state; 0 is none."""
+MOST_SHARES = 10**15
+"""More than any company has; what claims to have more overflowed."""
 FLOWS = {
     "ind_invsr": "individual", "frgnr_invsr": "foreign", "orgn": "institution", "fnnc_invt": "securities",
     "insrnc": "insurance", "invtrt": "trust", "etc_fnnc": "other_finance", "bank": "bank", "penfnd_etc": "pension",
@@ -115,29 +123,42 @@ def quotes(rows: Sequence[Record], *, now: datetime) -> pd.DataFrame:
 
 
 def instruments(rows: Sequence[Record], market: str) -> pd.DataFrame:
-    """Turn rows of ka10099 into an instrument frame (domain.INSTRUMENT), ascending and unique in code.
+    """Turn rows of ka10099 into an instrument frame, ascending and unique in code: the columns INSTRUMENT and ATTRIBUTES of
+    `domain`. A sector's name has its board before it, because KOSPI and KOSDAQ have sectors of the same name.
 
     Raises:
         SchemaError: a row has no code, or one code stands for two different instruments.
     """
-    found: dict[str, tuple[str, str, str | None, date | None]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in rows:
         code = row.get("code", "").strip()
         if not code:
             raise SchemaError(f"kiwoom ka10099: a row has no code: {dict(row)}.")
-        listed = (
-            row.get("name", "").strip() or code,
-            KINDS.get(row.get("marketCode", "").strip(), "other"),
-            row.get("upName", "").strip() or None,
-            _day(row.get("regDay", "")),
-        )
-        if found.setdefault(code, listed)[:2] != listed[:2]:
-            raise SchemaError(f"kiwoom ka10099: {code} stands for {found[code][0]} and for {listed[0]}.")
-    frame = pd.DataFrame(
-        [(code, *rest) for code, rest in sorted(found.items())], columns=["code", "name", "kind", "sector", "listed_on"]
-    )
-    frame = frame.assign(market=market, delisted_on=None, currency=MARKETS[market].currency)
-    return frame.astype({"listed_on": object})[INSTRUMENT]
+        market_code = row.get("marketCode", "").strip()
+        board, sector = BOARDS.get(market_code), row.get("upName", "").strip()
+        shares = number(row.get("listCount", ""))
+        listed: dict[str, Any] = {
+            "code": code,
+            "name": row.get("name", "").strip() or code,
+            "kind": KINDS.get(market_code, "other"),
+            "sector": (f"{board} {sector}" if board else sector) if sector else None,
+            "listed_on": _day(row.get("regDay", "")),
+            "board": board,
+            "section": section_of(row.get("companyClassName", "")),
+            "shares": int(shares) if 0 < shares < MOST_SHARES else None,
+            "states": _states(row),
+            "nxt_enabled": row["nxtEnable"].strip() == "Y" if "nxtEnable" in row else None,
+        }
+        before = found.setdefault(code, listed)
+        if (before["name"], before["kind"]) != (listed["name"], listed["kind"]):
+            raise SchemaError(f"kiwoom ka10099: {code} stands for {before['name']} and for {listed['name']}.")
+    columns = ["code", "name", "kind", "sector", "listed_on", *ATTRIBUTES]
+    frame = pd.DataFrame([found[code] for code in sorted(found)], columns=columns)
+    # Missing values stay None, and shares whole numbers.
+    texts = ("listed_on", "sector", "board", "section", "nxt_enabled")
+    types: dict[str, Any] = {"shares": "Int64", **dict.fromkeys(texts, object)}
+    frame = frame.astype(types)
+    return frame.assign(market=market, delisted_on=None, currency=MARKETS[market].currency)[[*INSTRUMENT, *ATTRIBUTES]]
 
 
 def flows(rows: Sequence[Record]) -> pd.DataFrame:
@@ -162,6 +183,16 @@ def index_points(rows: Sequence[Record]) -> pd.DataFrame:
 def halted_now(row: Record) -> bool:
     """Whether the list (ka10099) says that trading of an instrument is halted."""
     return HALTED in row.get("state", "") or HALTED in row.get("auditInfo", "")
+
+
+def _states(row: Record) -> list[str] | None:
+    """Return the states that a row of the list tells of; None when it has no field that could."""
+    fields = [row[name] for name in ("state", "auditInfo") if name in row]
+    warning = row.get("orderWarning", "").strip()
+    if not fields and not warning:
+        return None
+    states = states_of(word for field in fields for word in field.split("|"))
+    return sorted({*states, ORDER_WARNINGS[warning]}) if warning in ORDER_WARNINGS else states
 
 
 def _dates(tr: str, rows: Sequence[Record]) -> pd.DatetimeIndex:

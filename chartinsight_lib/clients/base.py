@@ -63,8 +63,14 @@ class Source(Protocol):
         never another price basis."""
         ...
 
+    @property
+    def lists_whole_market(self) -> bool:
+        """Whether `instruments` tells of all that is listed on the boards that it tells of, now: then what it lacks is gone."""
+        ...
+
     def instruments(self) -> pd.DataFrame:
-        """Return what the source has candles of: the columns `domain.INSTRUMENT`, ascending and unique in code."""
+        """Return what the source has candles of: the columns `domain.INSTRUMENT` and those of `domain.ATTRIBUTES` that it
+        knows, ascending and unique in code."""
         ...
 
     def provisional_from(self, today: date) -> date | None:

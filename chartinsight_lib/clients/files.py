@@ -75,6 +75,11 @@ class FileSource:
         return False
 
     @property
+    def lists_whole_market(self) -> bool:
+        """Return False: files hold what somebody saved."""
+        return False
+
+    @property
     def market(self) -> str:
         """Return the market asked for; else the one the codes look like. Reads codes, dates and names."""
         return self._market or self._scan.market

@@ -90,8 +90,14 @@ class KiwoomSource:
         """Return True: prices are asked for as they were traded."""
         return True
 
+    @property
+    def lists_whole_market(self) -> bool:
+        """Return True: the list of a board is one page with all there is on it."""
+        return True
+
     def instruments(self) -> pd.DataFrame:
-        """Return what is listed (two requests): the columns `domain.INSTRUMENT`. Errors as the client's."""
+        """Return what is listed now (two requests): the columns INSTRUMENT and ATTRIBUTES of `domain`. Errors as the client's."""
+        self._listed = None  # a list of yesterday is no evidence of today
         return normalise_kiwoom.instruments(self._list(), self._market)
 
     def provisional_from(self, today: date) -> date | None:
@@ -195,7 +201,7 @@ class KiwoomSource:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _wanted(self) -> list[str]:
-        listed = self.instruments()
+        listed = normalise_kiwoom.instruments(self._list(), self._market)
         return self._codes or listed.loc[listed["kind"].isin(KINDS), "code"].tolist()
 
     def _list(self) -> list[Record]:

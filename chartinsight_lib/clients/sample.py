@@ -34,6 +34,7 @@ class SampleSource:
     name = "sample"
     market = "US"
     raw = False  # a correction of a package's data is not expected
+    lists_whole_market = False
 
     def __init__(self) -> None:
         from importlib.util import find_spec

@@ -180,7 +180,7 @@ def read_database(url: str, market: str) -> tuple[pd.DataFrame, list[Factor]]:
             rows = conn.execute(
                 text("""
                     SELECT i.code, (c.ts AT TIME ZONE 'UTC')::date AS date, c.open, c.high, c.low, c.close, c.volume, c.value,
-                           i.name, i.kind, i.attributes ->> 'board' AS board
+                           i.name, i.kind, i.board
                     FROM   live.candles AS c JOIN live.instruments AS i ON i.id = c.instrument_id
                     WHERE  i.market = :market AND c.timeframe = '1d'
                     ORDER  BY i.code, c.ts
@@ -191,7 +191,7 @@ def read_database(url: str, market: str) -> tuple[pd.DataFrame, list[Factor]]:
             halts = conn.execute(
                 text("""
                     SELECT DISTINCT i.code, (g.ts AT TIME ZONE 'UTC')::date AS date, i.name, i.kind,
-                           i.attributes ->> 'board' AS board
+                           i.board
                     FROM   ops.gaps AS g JOIN live.instruments AS i ON i.id = g.instrument_id
                     WHERE  i.market = :market AND g.timeframe = '1d' AND g.kind = 'halted'
                     ORDER  BY i.code, date

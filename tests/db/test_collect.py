@@ -95,6 +95,7 @@ class Made:
     name: str = "made"
     market: str = "KRX"
     raw: bool = False
+    lists_whole_market: bool = False
     unfinished: date | None = None
     asked: list[str] = field(default_factory=list)
 

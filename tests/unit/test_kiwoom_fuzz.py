@@ -400,8 +400,10 @@ def test_lists_flows_and_indices_become_frames(script):
     instruments = expected(lambda: normalise_kiwoom.instruments(listed, "SIM"))
     if instruments is not None:
         assert instruments["code"].is_unique
-        texts: Iterable[Any] = instruments[["code", "name", "kind", "sector"]].to_numpy().ravel()
+        texts: Iterable[Any] = instruments[["code", "name", "kind", "sector", "section"]].to_numpy().ravel()
         assert all(storable(word) for word in texts if isinstance(word, str))
+        assert all(storable(word) for states in instruments["states"].dropna() for word in states)
+        assert instruments["shares"].dropna().between(1, 10**15).all()
         [normalise_kiwoom.halted_now(row) for row in listed]
     for api_id, read in (("ka10059", normalise_kiwoom.flows), ("ka20006", normalise_kiwoom.index_points)):
         rows = rows_read(api_id, script)
