@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from datetime import date
 from typing import Protocol
 
 from chartinsight_lib.errors import RateLimited
@@ -72,6 +73,38 @@ class LocalSlots:
             if now - sent_ago_s >= self._slowed.get(key, -1e9):
                 self._interval[key] = min(self._interval.get(key, interval_s) * SLOWER, interval_s * SLOWEST)
                 self._slowed[key] = now
+
+
+class Allowance(Protocol):
+    """Counts requests of which a day allows so many. Each method is one step that nobody can come between."""
+
+    def take(self, key: str, day: date, limit: int) -> bool:
+        """Count one request of a key's day; return whether it is within the limit, and leave the count alone if not."""
+        ...
+
+    def use_up(self, key: str, day: date, limit: int) -> None:
+        """Tell that the server says a key's day is used up, whatever was counted."""
+        ...
+
+
+class LocalAllowance:
+    """Counts of this process alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: defaultdict[tuple[str, date], int] = defaultdict(int)
+
+    def take(self, key: str, day: date, limit: int) -> bool:
+        """Count one request; see `Allowance`."""
+        with self._lock:
+            within = self._used[key, day] < limit
+            self._used[key, day] += within
+            return within
+
+    def use_up(self, key: str, day: date, limit: int) -> None:
+        """Tell that a day is used up; see `Allowance`."""
+        with self._lock:
+            self._used[key, day] = max(limit, self._used[key, day])
 
 
 class _Line:

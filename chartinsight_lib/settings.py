@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     )
     kiwoom_years: int = Field(default=10, ge=1, le=60, description="how far back daily bars are asked for at first")
     kiwoom_workers: int = Field(default=4, ge=1, le=32, description="requests under way at a time")
+    dart_key: SecretStr | None = Field(default=None, description="the key of Open DART, 40 characters; default: none")
+    dart_url: str = Field(default="https://opendart.fss.or.kr", description="Open DART's host")
+    dart_daily: int = Field(default=20_000, ge=1, description="requests that Open DART allows a key in a day (KST)")
     watchlist: str = Field(default="", description="codes of which five-minute bars are collected, by commas")
     market: str | None = Field(default=None, description="the market the radar shows; default: the one collected last")
     now: str | None = Field(
@@ -90,8 +93,8 @@ class Settings(BaseSettings):
         return [code.strip() for code in self.watchlist.split(",") if code.strip()]
 
     def for_children(self) -> dict[str, str]:
-        """Return the variables that make another process read the same host, keys and clock as these settings hold."""
-        names = ("now", *(name for name in type(self).model_fields if name.startswith("kiwoom_")))
+        """Return the variables that make another process read the same hosts, keys and clock as these settings hold."""
+        names = ("now", *(name for name in type(self).model_fields if name.startswith(("kiwoom_", "dart_"))))
         values = {name: getattr(self, name) for name in names if name in self.model_fields_set}
         return {
             PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)

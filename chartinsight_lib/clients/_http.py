@@ -62,10 +62,21 @@ class JsonHttp:
         Raises:
             Unavailable: no whole answer in time; what was sent may have been served.
         """
+        return read_answer(*self._send("POST", path, within_s=within_s, json=dict(body), headers=dict(headers)))
+
+    def get(self, path: str, params: Mapping[str, str], *, within_s: float) -> tuple[int, Mapping[str, str], bytes]:
+        """Send one request and read the whole answer as it is, in time as `post`; return status, headers and content.
+
+        Raises:
+            Unavailable: no whole answer in time.
+        """
+        return self._send("GET", path, within_s=within_s, params=dict(params))
+
+    def _send(self, method: str, path: str, *, within_s: float, **content: Any) -> tuple[int, Mapping[str, str], bytes]:
         timeout = max(0.001, min(within_s, self._timeout_s))
         until = time.monotonic() + timeout
         try:
-            with self._http.stream("POST", path, json=dict(body), headers=dict(headers), timeout=timeout) as reply:
+            with self._http.stream(method, path, timeout=timeout, **content) as reply:
                 parts = []
                 for part in reply.iter_bytes():  # a time-out of httpx is for each part
                     parts.append(part)
@@ -74,7 +85,7 @@ class JsonHttp:
         except httpx.HTTPError as error:
             # The kind says enough; the text of some errors holds the whole request.
             raise Unavailable(f"{path}: no answer from {self._http.base_url.host} ({type(error).__name__}).") from None
-        return read_answer(reply.status_code, reply.headers, b"".join(parts))
+        return reply.status_code, reply.headers, b"".join(parts)
 
     def close(self) -> None:
         """Close the connections."""
