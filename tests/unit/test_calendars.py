@@ -1,5 +1,7 @@
 """Which days a market trades and when: against received bars, other people's lists, and the simulator's own table."""
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -278,6 +280,13 @@ def test_a_line_that_makes_no_sense_is_refused(row):
     line = {"day": "2024-08-15", "change": "closed", "opens": "", "closes": "", **row}
     with pytest.raises(SchemaError, match="xkrx.csv"):
         tables._line(line, "xkrx.csv")
+
+
+def test_an_answer_costs_no_import_of_the_package():
+    """It would take more than a second of each command and each page."""
+    program = "import sys; from chartinsight_lib.calendars import calendar; calendar('KRX'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pandas" in done.stdout.split() and "exchange_calendars" not in done.stdout.split()
 
 
 # The answers.
