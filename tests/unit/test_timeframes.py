@@ -1,4 +1,4 @@
-"""Weekly and monthly bars: worked by hand, and against a plain dictionary of days."""
+"""Bars of weeks, months and years: worked by hand, and against a plain dictionary of days."""
 
 import math
 from datetime import UTC, date, datetime, timedelta
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chartinsight_lib.domain import CANDLE, DERIVED, NUMBERS, Flag
+from chartinsight_lib.domain import CANDLE, KST, NUMBERS, Flag
 from chartinsight_lib.errors import NotFound, SchemaError
-from chartinsight_lib.timeframes import aggregate
+from chartinsight_lib.timeframes import Hours, aggregate, base_of, last_day_of, length_of
 
 COLUMNS = [*NUMBERS, "flags"]
 
@@ -98,14 +98,46 @@ def test_the_days_are_left_as_they_were():
     pd.testing.assert_frame_equal(days, frame(DAYS))
 
 
-def test_every_timeframe_derived_from_days_can_be_made():
-    for timeframe in [name for name, base in DERIVED.items() if base == "1d"]:
-        assert len(aggregate(frame(DAYS), timeframe)) > 0
+@pytest.mark.parametrize(
+    ("timeframe", "base"),
+    [("1m", "1m"), ("5m", "5m"), ("1d", "1d"), ("3m", "1m"), ("7m", "1m"), ("10m", "5m"), ("90m", "5m"), ("1h", "5m"),
+     ("4h", "5m"), ("1w", "1d"), ("2w", "1d"), ("1mo", "1d"), ("3mo", "1d"), ("1y", "1d"), ("23h", "5m")],
+)  # fmt: skip
+def test_a_timeframe_names_what_it_is_made_of(timeframe, base):
+    assert base_of(timeframe) == base
 
 
-def test_an_unknown_timeframe_is_refused_and_the_possible_ones_are_named():
-    with pytest.raises(NotFound, match="'1y': daily candles give 1d, 1w, 1mo"):
-        aggregate(frame(DAYS), "1y")
+def test_only_minutes_and_hours_have_a_length():
+    assert [length_of(name) for name in ("90m", "4h", "1d", "2w")] == [
+        timedelta(minutes=90),
+        timedelta(hours=4),
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "1", "m", "0m", "-5m", "1.5h", "1q", "2d", "24h", "1440m", "1W", " 1w", "1w\n", "99999m"]
+)
+def test_an_unknown_timeframe_is_refused_and_the_possible_ones_are_named(name):
+    with pytest.raises(NotFound, match="as in 30m, 1h, 1w, 1mo, 3mo, 1y"):
+        base_of(name)
+
+
+@pytest.mark.parametrize(("timeframe", "base"), [("1h", "1d"), ("1w", "5m"), ("7m", "5m"), ("10m", "4h"), ("1d", "5m")])
+def test_bars_that_a_timeframe_cannot_be_made_of_are_refused(timeframe, base):
+    with pytest.raises(NotFound, match=f"cannot be made of bars of {base}, but of {base_of(timeframe)}"):
+        aggregate(frame(DAYS), timeframe, base=base)
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "day", "last"),
+    [("1w", "2024-08-05", "2024-08-11"), ("1w", "2024-08-11", "2024-08-11"), ("2w", "2024-08-05", "2024-08-11"),
+     ("2w", "2024-08-12", "2024-08-25"), ("1mo", "2024-02-01", "2024-02-29"), ("3mo", "2024-08-05", "2024-09-30"),
+     ("1y", "2024-08-05", "2024-12-31"), ("12mo", "2024-08-05", "2024-12-31"), ("6mo", "2024-06-30", "2024-06-30")],
+)  # fmt: skip
+def test_a_period_ends_on_a_calendar_day(timeframe, day, last):
+    assert last_day_of(timeframe, np.array([day], "datetime64[us]")).astype(str).tolist() == [last]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +162,13 @@ def by_dictionary(daily: pd.DataFrame, timeframe: str) -> dict[datetime, list[fl
     periods: dict[datetime, list[float]] = {}
     for ts, *bar in daily.itertuples():
         day = date(ts.year, ts.month, ts.day)
-        first = day.replace(day=1) if timeframe == "1mo" else date.fromisocalendar(*day.isocalendar()[:2], 1)
+        if timeframe.endswith("w"):
+            first = date.fromisocalendar(*day.isocalendar()[:2], 1)
+            if timeframe == "2w" and (first - date(1969, 12, 29)).days % 14:
+                first -= timedelta(days=7)
+        else:
+            months = {"1mo": 1, "3mo": 3, "1y": 12}[timeframe]
+            first = date(day.year, (day.month - 1) // months * months + 1, 1)
         key = datetime(first.year, first.month, first.day, tzinfo=UTC)
         if key not in periods:
             periods[key] = list(bar)
@@ -145,7 +183,7 @@ def by_dictionary(daily: pd.DataFrame, timeframe: str) -> dict[datetime, list[fl
 @given(
     days=st.sets(st.integers(0, 900), min_size=1, max_size=120),
     seed=st.integers(0, 2**32 - 1),
-    timeframe=st.sampled_from(["1w", "1mo"]),
+    timeframe=st.sampled_from(["1w", "2w", "1mo", "3mo", "1y"]),
     unit=st.sampled_from(["s", "ms", "us", "ns"]),
 )
 def test_bars_equal_those_of_a_plain_dictionary(days, seed, timeframe, unit):
@@ -175,3 +213,99 @@ def test_a_later_day_changes_no_completed_bar(days, timeframe):
 
 def test_the_columns_are_those_of_a_candle_frame():
     assert ["code", "ts", *aggregate(frame(DAYS), "1w").columns] == CANDLE
+
+
+# What proves that the newest period is complete. In the week of 26 August 2024 the market trades on every weekday; in that
+# of 12 August Thursday is a holiday; 30 August is the last trading day of the month, 31 August a Saturday.
+
+
+def hours(first: str, last: str, *closed: str) -> Hours:
+    """Weekdays but `closed`, 09:00 to 15:30 in Seoul, with an after-market up to 20:00."""
+    days = [day for day in pd.bdate_range(first, last) if f"{day:%Y-%m-%d}" not in closed]
+    at = {"opens": 9 * 60, "closes": 15 * 60 + 30, "after_opens": 16 * 60, "after_closes": 20 * 60}
+    table = {
+        name: [(day + pd.Timedelta(minutes=minutes)).tz_localize(KST) for day in days] for name, minutes in at.items()
+    }
+    sessions = pd.DataFrame(table, index=pd.DatetimeIndex(days)).apply(lambda column: column.dt.tz_convert("UTC"))
+    return Hours(sessions, KST, date.fromisoformat(first), date.fromisoformat(last))
+
+
+AUGUST = hours("2024-08-01", "2024-09-30", "2024-08-15")
+
+
+def finals(days: list[str], timeframe: str, **known) -> list[bool]:
+    flat = frame(dict.fromkeys(days, (1, 1, 1, 1, 1, 1, 0)))
+    return [Flag.PROVISIONAL not in Flag(flags) for flags in aggregate(flat, timeframe, **known)["flags"]]
+
+
+@pytest.mark.parametrize(
+    ("days", "timeframe", "final"),
+    [
+        (["2024-08-29", "2024-08-30"], "1w", [True]),  # Friday evening: no need to wait for Monday
+        (["2024-08-28", "2024-08-29"], "1w", [False]),
+        (["2024-08-22", "2024-08-29"], "1w", [True, False]),
+        (["2024-08-14"], "1w", [False]),  # Friday is still to come
+        (["2024-08-13", "2024-08-16"], "1w", [True]),
+        (["2024-08-29"], "1mo", [False]),
+        (["2024-08-30"], "1mo", [True]),
+        (["2024-08-30"], "3mo", [False]),
+        (["2024-09-30"], "3mo", [True]),
+    ],
+)
+def test_a_period_is_complete_when_no_trading_day_of_it_is_left(days, timeframe, final):
+    assert finals(days, timeframe, hours=AUGUST) == final
+
+
+def test_a_holiday_at_the_end_of_a_week_is_not_waited_for():
+    assert finals(["2024-08-14"], "1w", hours=hours("2024-08-01", "2024-09-30", "2024-08-15", "2024-08-16")) == [True]
+
+
+@pytest.mark.parametrize(("hour", "final"), [(19, False), (20, True)])
+def test_a_halted_days_end_makes_the_week_complete_when_it_was_asked_for(hour, final):
+    friday = datetime(2024, 8, 30, hour, tzinfo=KST)
+    assert finals(["2024-08-28"], "1w", hours=AUGUST, complete_until=friday) == [final]
+
+
+def test_what_was_asked_for_makes_no_provisional_day_final():
+    days = frame({"2024-08-30": (1, 1, 1, 1, 1, 1, Flag.PROVISIONAL)})
+    later = datetime(2024, 9, 2, tzinfo=UTC)
+    assert aggregate(days, "1w", hours=AUGUST, complete_until=later)["flags"].tolist() == [Flag.PROVISIONAL]
+
+
+def test_days_that_the_hours_do_not_tell_of_are_not_taken_for_closed():
+    assert finals(["2024-08-29"], "1w", hours=hours("2024-08-01", "2024-08-29")) == [False]
+    assert finals(["2024-08-20"], "1mo", hours=hours("2024-08-29", "2024-08-31")) == [False]
+
+
+def test_long_after_a_period_no_calendar_is_needed():
+    assert finals(["2024-08-29"], "1w", complete_until=datetime(2024, 9, 2, tzinfo=UTC)) == [False]
+    assert finals(["2024-08-29"], "1w", complete_until=datetime(2024, 9, 3, tzinfo=UTC)) == [True]
+
+
+@given(st.sets(st.integers(0, 60), min_size=1, max_size=30), st.integers(0, 62), st.sampled_from(["1w", "2w", "1mo"]))
+def test_a_period_is_final_exactly_when_its_days_are_known(held, asked, timeframe):
+    """Every date from 1 August, of which the trading days have bars by chance, was asked for up to the evening of one."""
+    start = date(2024, 8, 1)
+    trading = [start + timedelta(days=n) for n in range(61)]
+    trading = [day for day in trading if day.weekday() < 5 and day != date(2024, 8, 15)]
+    days = [day for day in trading if (day - start).days in held]
+    if not days:
+        return
+    evening = datetime(2024, 8, 1, 21, tzinfo=KST) + timedelta(days=asked)
+    known = max(days[-1], evening.date())
+    flat = frame({str(day): (1, 1, 1, 1, 1, 1, 0) for day in days})
+    found = aggregate(flat, timeframe, hours=AUGUST, complete_until=evening)
+    for ts, flags in found["flags"].items():
+        end = min(last for last in by_dictionary_ends(timeframe) if last >= ts.date())
+        left = [day for day in trading if known < day <= end] or (
+            end > date(2024, 9, 30) and known <= date(2024, 9, 30)
+        )
+        assert (Flag.PROVISIONAL in Flag(flags)) == bool(left)
+
+
+def by_dictionary_ends(timeframe: str) -> list[date]:
+    """The last days of the periods from August to October 2024, from a wall calendar."""
+    if timeframe == "1mo":
+        return [date(2024, 8, 31), date(2024, 9, 30)]
+    sundays = [date(2024, 8, 4) + timedelta(days=7 * n) for n in range(10)]
+    return sundays if timeframe == "1w" else [day for day in sundays if (day - date(2024, 8, 11)).days % 14 == 0]
