@@ -91,7 +91,7 @@ def names_used(tree: ast.Module) -> set[str]:
     )
 
 
-PURE = {"analysis", "timeframes", "normalise", "normalise_kiwoom", "factors", "base_prices", "basis", "states"} | {
+PURE = {"analysis", "timeframes", "normalise", "normalise_kiwoom", "normalise_dart", "factors", "base_prices", "basis", "states"} | {
     room(name) for name in modules() if name.startswith("chart")
 }
 
