@@ -91,8 +91,8 @@ def names_used(tree: ast.Module) -> set[str]:
     )
 
 
-PURE = {"analysis", "timeframes", "normalise", "normalise_kiwoom", "normalise_dart", "factors", "base_prices", "basis", "states"} | {
-    room(name) for name in modules() if name.startswith("chart")
+PURE = {"analysis", "timeframes", "factors", "base_prices", "basis", "states"} | {
+    room(name) for name in modules() if name.startswith(("chart", "normalise"))
 }
 
 
@@ -110,7 +110,7 @@ def test_nouns_and_errors_import_nothing_of_the_project(name):
 
 @pytest.mark.parametrize("name", of("clients", "db"))
 def test_clients_and_database_do_not_know_one_another(name):
-    pure = {"timeframes", "normalise", "normalise_kiwoom", "pace"}
+    pure = {"timeframes", "pace"} | {theirs for theirs in PURE if theirs.startswith("normalise")}
     assert rooms_of(name) <= {"domain", "errors", "clock", "settings", "calendars", "processes"} | pure
     if room(name) == "clients":
         assert foreign(name) & {"sqlalchemy", "psycopg2", "alembic"} == set()
