@@ -26,11 +26,13 @@ UNAVAILABLE_MOST = 5
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What came of one instrument: `records` as in `Batch` without `row`, and the events that the source names."""
+    """What came of one instrument: `records` as in `Batch` without `row`; the events that the source names; and from which
+    date on it was asked for, None: for everything."""
 
     records: pd.DataFrame
     asked_at: datetime
     factors: pd.DataFrame | None = None
+    since: date | None = None
 
 
 def in_turn(codes: Iterable[str], fetch: Callable[[str], Fetched], *, together: int = 1) -> Iterator[Batch]:
@@ -81,4 +83,5 @@ def _batch(part: Sequence[tuple[str, Fetched | str]]) -> Batch:
         errors={code: one for code, one in part if isinstance(one, str)},
         asked_at=min((one.asked_at for one in found), default=None),
         factors=pd.concat(factors, ignore_index=True) if factors else None,
+        asked={code: one.since for code, one in part if isinstance(one, Fetched) and one.since is not None},
     )

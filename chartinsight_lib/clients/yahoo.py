@@ -1,7 +1,7 @@
 """Yahoo Finance through the package yfinance (extra `public`): daily bars as traded, with splits and dividends.
 
 No account is needed and nothing is promised: the service is unofficial and changes. Whatever it answers is a bar or an error
-with a name, never an empty table (`yahoo_wire`); and its prices are turned back into those that were traded (`yahoo_prices`).
+with a name, never an empty table (`yahoo_wire`); and its prices are turned back into those that were traded (`normalise_yahoo`).
 
 `raw` is False all the same: whether they are as traded depends on Yahoo's list of splits, which it is known to keep out of step
 with its prices for days. So a past that comes differently is taken for a restatement, and not for a correction.
@@ -20,11 +20,11 @@ import pandas as pd
 
 from chartinsight_lib.clients.base import NOTHING_HELD, Batch
 from chartinsight_lib.clients.turns import OVERLAP, Fetched, in_turn, unfinished_from
-from chartinsight_lib.clients.yahoo_prices import COLUMNS, as_traded, events
 from chartinsight_lib.clients.yahoo_wire import Answer, YahooWire
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.domain import INSTRUMENT, MARKETS
 from chartinsight_lib.errors import ConfigError, SchemaError, UnknownCode
+from chartinsight_lib.normalise_yahoo import COLUMNS, as_traded, events
 from chartinsight_lib.pace import LocalSlots, Pacer
 
 US_TICKER, KRX_TICKER = re.compile(r"[A-Z]{1,5}(-[A-Z]{1,2})?"), re.compile(r"(\d[0-9A-Z]{5})\.K[SQ]")
@@ -38,6 +38,7 @@ class YahooSource:
 
     name = "yahoo"
     raw = False
+    lists_whole_market = False
 
     def __init__(
         self,
@@ -75,9 +76,8 @@ class YahooSource:
                 meta = self._ask(ticker, period="5d").meta
             except UnknownCode:
                 continue
-            kind = str(meta["instrumentType"])
             name = meta.get("longName") or meta.get("shortName") or code
-            rows.append((code, str(name), KINDS.get(kind, kind.lower())))
+            rows.append((code, str(name), KINDS.get(str(meta["instrumentType"]), "other")))
         frame = pd.DataFrame(rows, columns=["code", "name", "kind"]).astype("str")
         frame = frame.assign(market=self.market, sector=None, listed_on=None, delisted_on=None)
         return frame.assign(currency=MARKETS[self.market].currency)[INSTRUMENT]
@@ -101,11 +101,11 @@ class YahooSource:
         def fetch(code: str) -> Fetched:
             ticker, asked_at, market = self._tickers[code], self._clock(), MARKETS[self.market]
             today = asked_at.astimezone(market.zone).date()
+            since = held[code] - OVERLAP if code in held else None
             # No end is given: Yahoo's prices are relative to the real present, whatever our clock says.
-            since: dict[str, Any] = {"start": held[code] - OVERLAP} if code in held else {"period": "max"}
-            table = self._ask(ticker, **since).table
+            table = self._ask(ticker, **({"start": since} if since else {"period": "max"})).table
             records = as_traded(ticker, table, unit=market.unit, today=today)
-            return Fetched(records.assign(code=code), asked_at, events(ticker, code, table, today=today))
+            return Fetched(records.assign(code=code), asked_at, events(ticker, code, table, today=today), since)
 
         return in_turn(self._tickers, fetch)
 

@@ -11,7 +11,7 @@ import pytest
 from chartinsight_lib import normalise
 from chartinsight_lib.clients.base import Batch
 from chartinsight_lib.clients.yahoo import YahooSource
-from chartinsight_lib.clients.yahoo_prices import as_traded
+from chartinsight_lib.normalise_yahoo import as_traded
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.errors import (
     AuthFailed,
