@@ -201,23 +201,22 @@ class DartClient:
                 )
             self._pacer.wait("all", until=until)
             try:
-                return read(name, *self._http.get(f"/api/{name}", params, within_s=until - time.monotonic()))
-            except RateLimited as error:
+                http, headers, content = self._http.get(f"/api/{name}", params, within_s=until - time.monotonic())
+                # Should the server repeat the key, nothing that is made of its answer does.
+                return read(name, http, headers, content.replace(self._key.encode(), b"***"))
+            except RateLimited:
                 self._allowance.use_up("day", day, self._daily)
-                raise RateLimited(self._without_key(str(error)), code=error.code) from None
+                raise
             except Unavailable as error:
-                told = self._without_key(f"{error} Asked for {' '.join(params.values()) or name}.")
+                told = f"{error} Asked for {' '.join(params.values()) or name}."
                 wait_s = min(BACK_OFF_MOST_S, self._back_off_s * 2 ** (tried - 1)) * self._dice.uniform(0.8, 1.2)
                 if tried == TRIES or time.monotonic() + wait_s >= until:
                     raise Unavailable(f"{told} Gave up after {tried} tries.", code=error.code) from None
                 self._sleep(wait_s)
             except UpstreamError as error:
-                told = self._without_key(f"{error} Asked for {' '.join(params.values()) or name}.")
+                told = f"{error} Asked for {' '.join(params.values()) or name}."
                 raise type(error)(told, code=error.code) from None
         raise AssertionError("unreachable")
-
-    def _without_key(self, message: str) -> str:
-        return message.replace(self._key, "***")
 
 
 def fingerprint(key: str, url: str) -> str:
