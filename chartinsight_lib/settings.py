@@ -36,7 +36,8 @@ class Settings(BaseSettings):
         default=None, description="the dashboard's token; default: a new one each start"
     )
     source: str = Field(
-        default="simulated", description="where `up` gets its data: simulated, kiwoom, sample, or files:PATH[,PATH…]"
+        default="simulated",
+        description="where `up` gets its data: simulated, kiwoom, krx, yahoo:TICKER[,…], sample, or files:PATH[,PATH…]",
     )
     kiwoom_appkey: SecretStr | None = Field(default=None, description="default: the keyring's")
     kiwoom_secretkey: SecretStr | None = Field(default=None, description="default: the keyring's")

@@ -1,4 +1,5 @@
-"""Which source a person means, opened: files and the sample as they are, Kiwoom with the quota and token that programs share.
+"""Which source a person means, opened: files and public services as they are, Kiwoom with the quota and token that programs
+share, and what other packages bring along.
 
 What does not come from Kiwoom's own hosts is simulated, whatever it is called: it gets the market SIM and a name that says so.
 """
@@ -7,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
 from chartinsight_lib.clients import open_source as open_bulk
 from chartinsight_lib.clients.base import Source
-from chartinsight_lib.errors import ConfigError
+from chartinsight_lib.errors import ChartInsightError, ConfigError
 from chartinsight_lib.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 LIVE = ("kiwoom", "simulated")
 """Sources that know the running day."""
+BULK = ("sample", "files", "yahoo", "krx")
+GROUP = "chartinsight.sources"
 APART = timedelta(hours=1)
 """So far may this machine's time and a simulator's be apart; its clock may run a thousand times as fast."""
 KEYRING = "chartinsight"
@@ -45,17 +49,20 @@ def open_source(
     """Open the source that `spec` names; nothing is asked of it yet.
 
     Args:
-        spec: "kiwoom", "simulated", or what `clients.open_source` takes.
+        spec: "kiwoom", "simulated", what `clients.open_source` takes, or the name of a source that another package brings
+            along, with or without a colon and more (`plugins`).
         engine: acts as the loader; Kiwoom's quota and token are shared through it. None: this process keeps its own.
         market, columns, last_day: for files; see `clients.open_source`.
-        codes: for Kiwoom: collect these instruments alone.
+        codes: collect these instruments alone; files and the sample give all they have.
     Raises:
         ConfigError: the spec, an option or a path is wrong, a key is missing, or no simulator is named.
     """
     if spec not in LIVE:
-        if codes:
-            raise ConfigError(f"source {spec!r}: single codes can be asked of {' and '.join(LIVE)} alone.")
-        return open_bulk(spec, market=market, columns=columns, last_day=last_day)
+        options: dict[str, Any] = {"market": market, "codes": codes, "clock": settings.clock}
+        kind = spec.partition(":")[0]
+        if kind not in BULK and kind in (found := plugins()):
+            return _open_plugin(spec, found[kind], **options)
+        return open_bulk(spec, columns=columns, last_day=last_day, cache=settings.home / "cache" / kind, **options)
     from chartinsight_lib.clients.kiwoom_source import KiwoomSource
 
     own = live_market(spec, settings)
@@ -66,6 +73,45 @@ def open_source(
         kiwoom_client(settings, engine), name=name, market=own, clock=settings.clock, years=settings.kiwoom_years,
         codes=codes, workers=settings.kiwoom_workers,
     )  # fmt: skip
+
+
+def plugins() -> dict[str, EntryPoint]:
+    """Return {name: entry point} of the sources that other packages bring along, in the group `chartinsight.sources`.
+
+    Each names a function that is called with what follows the colon of the spec, and the options market, codes and clock; it
+    returns a `clients.base.Source`. The names of our own sources are ours. Nothing is loaded yet, so a broken one harms none.
+    """
+    return {found.name: found for found in entry_points(group=GROUP) if found.name not in {*LIVE, *BULK}}
+
+
+def broken_plugins() -> dict[str, str]:
+    """Load the sources of other packages; return {name: why it cannot be loaded} of those that are broken."""
+    found = {}
+    for name, plugin in plugins().items():
+        try:
+            plugin.load()
+        except Exception as error:  # somebody else's code
+            found[name] = f"{plugin.value}: {type(error).__name__}: {error}"
+    return found
+
+
+def _open_plugin(spec: str, plugin: EntryPoint, **options: Any) -> Source:
+    try:
+        source: Source = plugin.load()(spec.partition(":")[2], **options)
+    except ChartInsightError:
+        raise
+    except Exception as error:  # somebody else's code
+        raise ConfigError(
+            f"source {spec!r}: the package that brings it along ({plugin.value}) fails with {type(error).__name__}: {error}. Mend "
+            "or remove that package."
+        ) from error
+    if lacks := [
+        name
+        for name in ("name", "market", "raw", "instruments", "provisional_from", "daily")
+        if not hasattr(source, name)
+    ]:
+        raise ConfigError(f"source {spec!r}: what {plugin.value} returns is no source, it lacks {', '.join(lacks)}.")
+    return source
 
 
 def live_market(spec: str, settings: Settings) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from chartinsight_lib.clock import system_clock
 from chartinsight_lib.domain import MARKETS
 from chartinsight_lib.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from chartinsight_lib.clients.base import Source
+    from chartinsight_lib.clock import Clock
 
 __all__ = ["open_source"]
 
@@ -24,33 +27,65 @@ def open_source(
     market: str | None = None,
     columns: Mapping[str, str] | None = None,
     last_day: str = "provisional",
+    codes: Sequence[str] = (),
+    clock: Clock = system_clock,
+    cache: Path | None = None,
 ) -> Source:
     """Open the source that `spec` names; files are looked for now, and read when they are asked for data.
 
     Args:
-        spec: "sample", or "files:PATH[,PATH…]", where a path is a .csv or .parquet file, a directory or a glob.
+        spec: "sample"; "files:PATH[,PATH…]", where a path is a .csv or .parquet file, a directory or a glob; "yahoo:TICKER[,…]",
+            as in yahoo:AAPL,MSFT or yahoo:005930.KS; "krx", all Korean stocks, or "krx:CODE[,…]".
         market: code of a market (`domain.MARKETS`); None: from the looks of the codes.
         columns: {our name: the file's name} for columns that are not recognised; for files only.
         last_day: "provisional": the newest day of the files may be unfinished; "final": it is known to be finished.
+        codes: of yahoo and krx these alone; empty: all that the spec names.
+        clock: what time it is to a source that is asked over the network.
+        cache: a folder where such a source may keep what it has to remember.
     Raises:
-        ConfigError: the spec, an option or a path is wrong, or the package of the sample is absent.
+        ConfigError: the spec, an option or a path is wrong, or a package that it needs is absent.
     """
     if market is not None and market not in MARKETS:
         raise ConfigError(f"source {spec!r}: there is no market {market!r}. Choose one of {', '.join(MARKETS)}.")
     if last_day not in LAST_DAY:
         raise ConfigError(f"source {spec!r}: last_day is {last_day!r}. Choose one of {', '.join(LAST_DAY)}.")
     kind, _, rest = spec.partition(":")
-    if kind == "files" and (paths := [path.strip() for path in rest.split(",") if path.strip()]):
+    named = [word.strip() for word in rest.split(",") if word.strip()]
+    if kind == "files" and named:
         from chartinsight_lib.clients.files import FileSource
 
-        return FileSource(paths, market=market, columns=columns, last_day=last_day)
+        _without(spec, codes=codes)
+        return FileSource(named, market=market, columns=columns, last_day=last_day)
+    source: Source
     if spec == "sample":
         from chartinsight_lib.clients.sample import SampleSource
 
-        if columns or market not in {None, SampleSource.market}:
-            raise ConfigError("source 'sample': it has its own market (US) and columns. Leave both options out.")
-        return SampleSource()
-    raise ConfigError(
-        f"source {spec!r} is not known. Possible are 'simulated', 'kiwoom', 'sample', and 'files:PATH[,PATH…]' with .csv or "
-        ".parquet files, directories or globs, as in files:data/*.csv."
+        _without(spec, codes=codes)
+        source = SampleSource()
+    elif kind == "yahoo" and named:
+        from chartinsight_lib.clients.yahoo import YahooSource
+
+        source = YahooSource(named, codes=codes, clock=clock, cache=cache)
+    elif spec == "krx" or (kind == "krx" and named):
+        from chartinsight_lib.clients.krx import KrxSource
+
+        source = KrxSource(list(codes) or named, clock=clock)
+    else:
+        raise _unknown(spec)
+    if columns or market not in {None, source.market}:
+        raise ConfigError(
+            f"source {spec!r}: it has its own market ({source.market}) and columns. Leave both options out."
+        )
+    return source
+
+
+def _without(spec: str, *, codes: Sequence[str]) -> None:
+    if codes:
+        raise ConfigError(f"source {spec!r}: single codes cannot be asked of it, it gives all that it has.")
+
+
+def _unknown(spec: str) -> ConfigError:
+    return ConfigError(
+        f"source {spec!r} is not known. Possible are 'simulated', 'kiwoom', 'krx[:CODE,…]', 'yahoo:TICKER[,…]', 'sample', and "
+        "'files:PATH[,PATH…]' with .csv or .parquet files, directories or globs, as in files:data/*.csv."
     )

@@ -44,6 +44,7 @@ class YahooSource:
         self,
         tickers: Sequence[str],
         *,
+        codes: Sequence[str] = (),
         clock: Clock,
         cache: Path | None = None,
         session: Any = None,
@@ -53,10 +54,11 @@ class YahooSource:
 
         Args:
             tickers: as Yahoo writes them, of one market: AAPL, BRK-B; or 005930.KS (KOSPI), 035720.KQ (KOSDAQ).
+            codes: of these tickers those with one of our codes (AAPL, 005930) alone; empty: all.
             cache: where yfinance may keep cookies and time zones; None: its own place.
             session: of curl_cffi or requests, for tests; None: what yfinance would use.
         Raises:
-            ConfigError: a ticker is none of these, two are of different markets, or the package is absent.
+            ConfigError: a ticker is none of these, two are of different markets, a code is of none, or the package is absent.
         """
         if find_spec("yfinance") is None:
             raise ConfigError(
@@ -64,6 +66,9 @@ class YahooSource:
                 "Install the extra: pip install 'chartinsight-studio[public]'."
             )
         self.market, self._tickers = _read_tickers(tickers)
+        if strange := sorted(set(codes) - self._tickers.keys()):
+            raise ConfigError(f"source 'yahoo': it names no ticker of {strange[0]}, but of {', '.join(self._tickers)}.")
+        self._tickers = {code: ticker for code, ticker in self._tickers.items() if not codes or code in codes}
         self._clock = clock
         self._wire = YahooWire(pacer or Pacer(LocalSlots(), RATE), cache=cache, session=session)
 

@@ -268,7 +268,7 @@ def test_a_parquet_file_cut_short_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "options", "reason"),
     [
-        ("kis", {}, "Possible are 'simulated', 'kiwoom', 'sample', and 'files:PATH"),
+        ("kis", {}, "Possible are 'simulated', 'kiwoom', 'krx.:CODE,….', 'yahoo:TICKER.,….', 'sample', and 'files:PATH"),
         ("files:", {}, "Possible are"),
         ("sample:x", {}, "Possible are"),
         ("files:nowhere.csv", {}, "no such file"),
