@@ -1,8 +1,161 @@
 """`chartinsight data …`: what is held, what is missing, and how to take it along. Parses, calls one function, prints."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
 import click
+
+from chartinsight_lib.cli.edge import edge
+from chartinsight_lib.errors import NotFound
+from chartinsight_lib.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+SHOWN = 20
+"""So many rows of a table are printed; all of them are in the view that is named below it."""
+
+_market = click.option("--market", default="", help="Default: the one collected last.")
+_timeframe = click.option("--timeframe", type=click.Choice(["1d", "5m"]), default="1d", show_default=True)
+_codes = click.option("--codes", default="", metavar="CODE[,CODE…]", help="These instruments alone.")
+_last_day = click.option("--last-day", type=click.Choice(["provisional", "final"]), default="provisional",
+                         show_default=True, help="May the newest day of the files be unfinished?")  # fmt: skip
 
 
 @click.group("data")
 def data() -> None:
     """Check, mend, compare and export what is held."""
+
+
+@data.command("gaps")
+@_market
+@_timeframe
+@_codes
+@edge
+def gaps_command(market: str, timeframe: str, codes: str) -> None:
+    """Compare what is held with what is expected; print completeness and the holes, those that nobody explains first."""
+    from chartinsight_lib.db.gaps import listed
+    from chartinsight_lib.quality.check import check
+
+    settings = Settings.from_env()
+    with _run("check_gaps", settings, market=market, timeframe=timeframe) as (engine, run_id):
+        with engine.connect() as conn:
+            market = _chosen(conn, market)
+        found = check(engine, market, run_id=run_id, clock=settings.clock, timeframe=timeframe)
+        with engine.connect() as conn:
+            holes = listed(conn, market, timeframe, codes=_split(codes), most=SHOWN)
+    click.echo(found.table().to_string(index=False))
+    if len(holes):
+        click.echo(f"\nholes, from the oldest on (all: api.gaps):\n{holes.to_string(index=False)}")
+
+
+@data.command("verify")
+@_market
+@edge
+def verify_command(market: str) -> None:
+    """Judge the stored daily bars by rules: price limits, scales, volumes, the calendar. Nothing is changed."""
+    from chartinsight_lib.quality.verify import verify
+
+    settings = Settings.from_env()
+    with _run("verify", settings, market=market) as (engine, run_id):
+        with engine.connect() as conn:
+            market = _chosen(conn, market)
+        found = verify(engine, market, run_id=run_id, clock=settings.clock)
+    counted = ", ".join(f"{count:,} {name}" for name, count in found.changes.items())
+    click.echo(f"{found.bars:,} bars of {market}; findings: {counted}")
+    if len(found.found):
+        suspicious = found.found[found.found["state"] == "open"]
+        click.echo(f"{found.table().to_string(index=False)}\n\nopen, with their reasons (all: api.findings):")
+        click.echo(suspicious.head(SHOWN).to_string(index=False))
+    if len(found.calendar_days):
+        click.echo(f"\ncalendar and bars do not agree:\n{found.calendar_days.head(SHOWN).to_string(index=False)}")
+
+
+@data.command("repair")
+@click.option("--source", help="What to ask, as of `up`.  [default: CHARTINSIGHT_SOURCE, else simulated]")
+@click.option("--market", default=None, help="Market of the files: KRX or US.  [default: from the looks of the codes]")
+@_timeframe
+@_last_day
+@click.option("--most", type=click.IntRange(1), default=300, show_default=True, help="So many instruments in one run.")
+@click.option("--again", is_flag=True, help="Try again what was given up, too.")
+@edge
+def repair_command(
+    source: str | None, market: str | None, timeframe: str, last_day: str, most: int, again: bool
+) -> None:
+    """Ask a source again for what is missing or late, those with the oldest holes first; give up after four tries."""
+    from chartinsight_lib.quality.repair import opener, repair
+
+    settings = Settings.from_env()
+    spec = source or settings.source
+    with _run("repair_gaps", settings, source=spec, timeframe=timeframe) as (engine, run_id):
+        opened = opener(spec, settings, engine, market=market, last_day=last_day)
+        done = repair(engine, opened, run_id=run_id, clock=settings.clock, timeframe=timeframe, most=most, again=again)
+    click.echo(done.table().to_string(index=False))
+    done.report.check()
+
+
+@data.command("compare")
+@click.option("--with", "source", required=True, metavar="SOURCE", help="The other source, as of `up`.")
+@click.option("--market", default=None, help="Market of the files: KRX or US.  [default: from the looks of the codes]")
+@_codes
+@_last_day
+@click.option("--to", type=click.Path(dir_okay=False, writable=True), help="Write the whole table here, as CSV.")
+@edge
+def compare_command(source: str, market: str | None, codes: str, last_day: str, to: str | None) -> None:
+    """Compare the held daily bars with another source's, instrument by instrument. Nothing is stored."""
+    from chartinsight_lib.quality.compare import compare_with
+    from chartinsight_lib.quality.comparison import summary
+    from chartinsight_lib.sources import LIVE, open_source
+
+    settings, wanted = Settings.from_env(), _split(codes)
+    with _engine(settings) as engine:
+        asked = wanted if source in LIVE else []
+        other = open_source(source, settings, engine, market=market, last_day=last_day, codes=asked)
+        found = compare_with(engine, other, clock=settings.clock, codes=wanted)
+    click.echo(summary(found))
+    apart = found[found["verdict"] != "equal"]
+    if len(apart):
+        click.echo(f"\n{apart.head(SHOWN).to_string(index=False)}")
+    if to:
+        found.to_csv(to, index=False)
+        click.echo(f"\nall {len(found):,} rows: {to}")
+
+
+def _split(codes: str) -> list[str]:
+    return [code.strip() for code in codes.split(",") if code.strip()]
+
+
+def _chosen(conn: Any, market: str) -> str:
+    """Return the market asked for, else the one collected last. Raises NotFound when there is none."""
+    from chartinsight_lib.db import query
+
+    known = query.markets(conn)
+    if not known or (market and market not in known):
+        raise NotFound(f"market {market!r}: nothing is held of it. Held are: {', '.join(known) or 'none'}.")
+    return market or known[0]
+
+
+@contextmanager
+def _engine(settings: Settings) -> "Iterator[Engine]":
+    """Give an engine as the loader; an embedded server runs for as long."""
+    from chartinsight_lib.db.roles import Role
+    from chartinsight_lib.studio import prepared
+
+    with prepared(settings, click.echo) as database:
+        engine = database.engine(Role.LOADER)
+        yield engine
+        engine.dispose()
+
+
+@contextmanager
+def _run(job: str, settings: Settings, **parameters: str) -> "Iterator[tuple[Engine, UUID]]":
+    """Give an engine and a recorded run of its own."""
+    from chartinsight_lib import ledger
+
+    with (
+        _engine(settings) as engine,
+        ledger.notebook_run(engine, None, job=job, clock=settings.clock, parameters=parameters) as run_id,
+    ):
+        yield engine, run_id

@@ -4,7 +4,7 @@ What a source says about a hole (`halted`, `no-trade`) is stored with its bars (
 nobody explains, found by `quality.check`. The caller owns the transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,8 @@ from chartinsight_lib.domain import Flag
 
 LEDGER = ["instrument_id", "ts", "kind"]
 """Columns of a frame of unexplained holes: int, tz-aware time, text."""
+BACKOFF = (timedelta(hours=1), timedelta(days=1), timedelta(weeks=1))
+"""How long to wait after the first, second and third try before the next; after the one that follows them, it is given up."""
 COUNTS = ["expected", "present", "explained", "missing", "late"]
 
 
@@ -85,19 +87,21 @@ def keep_ledger(
     *,
     sources: Mapping[int, str],
     reasons: Mapping[str, str],
+    patient: Collection[int],
     now: datetime,
     run_id: Any,
 ) -> dict[str, int]:
     """Bring a market's unexplained holes up to what a check found.
 
-    A hole that is new is open and due at once; one that was known keeps its tries; one that has its bar now is resolved;
-    one that is not expected any more is forgotten. What a source explained is left alone.
+    A hole that is new is open and due at once, or in an hour if it is late; one that was known keeps its tries; one that has
+    its bar now is resolved; one that is not expected any more is forgotten. What a source explained is left alone.
 
     Args:
         found: columns LEDGER, unique in (instrument_id, ts): everything that is missing or late now, and what the check
             itself explains (halted).
         sources: {instrument id: whose bars stand about the hole}.
         reasons: {kind: what the ledger says about it}.
+        patient: instruments whose source is not asked again at once: it gave all that it has just now.
     Returns: how many holes are new, known, resolved, dropped.
     """
     cursor = driver_cursor(conn)
@@ -119,6 +123,7 @@ def keep_ledger(
         "timeframe": timeframe, "market": market, "now": now, "run_id": run_id, "provisional": int(Flag.PROVISIONAL),
         "kinds": kinds, "reasons": [reasons[kind] for kind in kinds],
         "ids": list(sources), "sources": list(sources.values()),
+        "later": now + BACKOFF[0], "dues": [now + BACKOFF[0] * (number in patient) for number in sources],
     }  # fmt: skip
     resolved, dropped = conn.execute(
         text("""
@@ -149,12 +154,13 @@ def keep_ledger(
             WITH kinds AS (
                 SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:reasons AS text[])) WITH ORDINALITY AS k (kind, reason, n)
             ), sources AS (
-                SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:sources AS text[])) AS s (id, source)
+                SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:sources AS text[]), CAST(:dues AS timestamptz[]))
+                       AS s (id, source, due)
             ), written AS (
                 INSERT INTO ops.gaps AS g (instrument_id, timeframe, ts, kind, state, first_seen, last_checked, next_try,
                                            reason, source, run_id)
                 SELECT f.instrument_id, :timeframe, f.ts, k.kind, CASE k.kind WHEN 'halted' THEN 'explained' ELSE 'open' END,
-                       :now, :now, CASE k.kind WHEN 'halted' THEN NULL ELSE CAST(:now AS timestamptz) END,
+                       :now, :now, CASE k.kind WHEN 'halted' THEN NULL WHEN 'late' THEN :later ELSE s.due END,
                        k.reason, s.source, :run_id
                 FROM   found AS f JOIN kinds AS k ON k.n = f.number + 1 JOIN sources AS s ON s.id = f.instrument_id
                 WHERE  NOT EXISTS (  -- it may have come since it was looked for
@@ -233,10 +239,6 @@ def keep_coverage(
     )
 
 
-BACKOFF = (timedelta(hours=1), timedelta(days=1), timedelta(weeks=1))
-"""How long to wait after the first, second and third try before the next; after the one that follows them, it is given up."""
-
-
 def due(conn: Connection, market: str, timeframe: str, *, now: datetime, most: int) -> pd.DataFrame:
     """Return the instruments whose holes are to be asked for again, those with the oldest hole first, `most` at the most.
 
@@ -312,6 +314,27 @@ def reopen(conn: Connection, market: str, timeframe: str, *, now: datetime) -> i
         {"market": market, "timeframe": timeframe, "now": now},
     )
     return len(rows.all())
+
+
+def listed(conn: Connection, market: str, timeframe: str, *, codes: Sequence[str], most: int) -> pd.DataFrame:
+    """Return holes for a person to read, runs of days of one kind and state as one row: those that nobody explains first,
+    from the oldest on. Columns code, name, kind, state, first, last (dates), holes, tries, reason. `codes`: empty for all."""
+    rows = conn.execute(
+        text("""
+            SELECT code, name, kind, state, min(day) AS first, max(day) AS last, count(*) AS holes, max(tries) AS tries,
+                   COALESCE(max(reason), '') AS reason
+            FROM  (SELECT g.*, count(*) FILTER (WHERE changed) OVER (PARTITION BY code ORDER BY ts) AS run
+                   FROM (SELECT a.*, (kind, state) IS DISTINCT FROM lag((kind, state)) OVER (PARTITION BY code ORDER BY ts)
+                                AS changed
+                         FROM   api.gaps AS a
+                         WHERE  market = :market AND timeframe = :timeframe
+                         AND   (:all OR code = ANY(CAST(:codes AS text[])))) AS g) AS r
+            GROUP  BY code, name, kind, state, run
+            ORDER  BY state = 'explained', min(ts), code LIMIT :most
+        """),
+        {"market": market, "timeframe": timeframe, "codes": list(codes), "all": not codes, "most": most},
+    )
+    return pd.DataFrame(rows.all(), columns=list(rows.keys()))
 
 
 def stamps(days: NDArray[np.datetime64]) -> pd.DatetimeIndex:

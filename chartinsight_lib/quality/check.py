@@ -90,12 +90,23 @@ def check(engine: Engine, market: str, *, run_id: UUID, clock: Clock, timeframe:
         result.instruments, result.uncollected = len(instruments), int((per_instrument["expected"] == 0).sum())
         result.counts = {name: int(counted.sum()) for name, counted in per_instrument.items()}
         result.changes = gaps.keep_ledger(
-            conn, market, timeframe, found, sources=_sources(instruments), reasons=REASONS, now=now, run_id=run_id
+            conn,
+            market,
+            timeframe,
+            found,
+            sources=_sources(instruments),
+            reasons=REASONS,
+            patient=set(instruments.index[~instruments["source"].map(grows).astype(bool)]),
+            now=now,
+            run_id=run_id,
         )
         coverage = pd.DataFrame({"instrument_id": instruments.index.to_numpy(), **spans, **per_instrument})
         per_day = pd.DataFrame({"day": days.astype(object), **states.counts(state, axis=0)})
         per_day = per_day[per_day["expected"] > 0]
         gaps.keep_coverage(conn, market, timeframe, coverage, per_day, now=now, run_id=run_id)
+        ledger.record_item(
+            conn, run_id, f"check {market} {timeframe}", rows=result.counts | result.changes, clock=clock, market=market
+        )
     return result
 
 

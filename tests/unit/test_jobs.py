@@ -48,7 +48,7 @@ def test_jobs_are_read_in_the_order_of_the_file(project):
 
 def test_the_projects_own_jobs_run_instruments_then_candles_then_the_running_day_then_the_scan():
     assert list(read_jobs(ROOT)) == [
-        *("sync_instruments", "collect_daily", "collect_quotes", "collect_intraday", "scan_radar")
+        *("sync_instruments", "collect_daily", "collect_quotes", "collect_intraday", "repair_gaps", "scan_radar")
     ]
     assert [job.name for job in read_jobs(ROOT).values() if job.live] == ["collect_quotes", "collect_intraday"]
 
@@ -88,16 +88,16 @@ def test_a_file_that_is_no_list_of_jobs_is_named(project, listed, sentence):
     [
         (
             "scan: {notebook: notebooks/a.ipynb}",
-            "scan: expected notebook and timeout_s, and perhaps live; found notebook.",
+            "scan: expected notebook and timeout_s, and perhaps live, on_request; found notebook.",
         ),
-        ("scan:", "scan: expected notebook and timeout_s, and perhaps live; found None."),
+        ("scan:", "scan: expected notebook and timeout_s, and perhaps live, on_request; found None."),
         (
             "scan: notebooks/a.ipynb",
-            "scan: expected notebook and timeout_s, and perhaps live; found 'notebooks/a.ipynb'.",
+            "scan: expected notebook and timeout_s, and perhaps live, on_request; found 'notebooks/a.ipynb'.",
         ),
         (
             "scan: {notebook: notebooks/a.ipynb, timeout_s: 60, retires: 3}",
-            "scan: expected notebook and timeout_s, and perhaps live; found notebook, timeout_s, retires.",
+            "scan: expected notebook and timeout_s, and perhaps live, on_request; found notebook, timeout_s, retires.",
         ),
         (
             "scan: {notebook: notebooks/a.ipynb, timeout_s: soon}",
@@ -110,6 +110,10 @@ def test_a_file_that_is_no_list_of_jobs_is_named(project, listed, sentence):
         (
             "scan: {notebook: notebooks/a.ipynb, timeout_s: yes}",
             "scan: timeout_s must be a whole number of seconds, 1 or more, and True is not.",
+        ),
+        (
+            "scan: {notebook: notebooks/a.ipynb, timeout_s: 60, on_request: 1}",
+            "scan: on_request must be true or false, and 1 is neither.",
         ),
         ("../scan: {notebook: notebooks/a.ipynb, timeout_s: 60}", "../scan: a job's name is made of a to z,"),
         ("1: {notebook: notebooks/a.ipynb, timeout_s: 60}", "1: a job's name is made of a to z,"),
