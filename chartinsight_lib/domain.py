@@ -32,10 +32,7 @@ GAP = ["code", "ts", "kind"]
 """Columns of a gap frame: an expected bar that does not exist, and why (`halted`, `no-trade`, `missing`, `late`)."""
 
 COLLECTED = ("1m", "5m", "1d")
-"""Timeframes that are stored as they came."""
-
-DERIVED = {"1w": "1d", "1mo": "1d"}
-"""Timeframes computed on read, and the collected one they are computed from."""
+"""Timeframes that are stored as they came; any other is made of them on read, see `timeframes`."""
 
 
 class Flag(IntFlag):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,6 @@ from chartinsight_lib.db.rows import Changes
 from chartinsight_lib.domain import MARKETS, Flag
 from chartinsight_lib.errors import BeyondHorizon, ConfigError, NotEnoughHistory
 from chartinsight_lib.settings import Settings
-from chartinsight_lib.timeframes import aggregate
 
 SWING_ATR = 3.0
 """A swing is a turn of this many average true ranges; `LONG_SWING_ATR` gives the wide swings of the long trend."""
@@ -57,11 +57,14 @@ class Scan:
         return found.sort_values("high_52w_pct", ascending=False, na_position="last")[columns].head(top)
 
 
-def scan(engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_id: UUID) -> Scan:
+def scan(
+    engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_id: UUID, cache: Path | None = None
+) -> Scan:
     """Analyse every instrument of a market as known at the end of `as_of`, and store the snapshot.
 
     Args:
         as_of: a trading date; None: the newest final day, which must then be fresh.
+        cache: a directory for copies of whole markets; see `bars.panel`.
     Raises:
         NotEnoughHistory: nothing is held for that day, it is still to come, or, without `as_of`, what is held is stale.
         BeyondHorizon: without `as_of`, when the calendar does not reach to now.
@@ -85,7 +88,7 @@ def scan(engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_i
                 "Collect first, or name a day that is held."
             )
         day = as_of or newest
-        panel = bars.panel(conn, market, as_of=day)
+        panel = bars.panel(conn, market, as_of=day, cache=cache)
         listed = query.instruments(conn, market)[["code", "name"]].join(query.bar_sources(conn, market, "1d", day))
         read = time.perf_counter()
         snapshot = _snapshot(panel, listed, day)
@@ -101,7 +104,9 @@ def scan(engine: Engine, *, market: str, as_of: date | None, clock: Clock, run_i
     return Scan(market, day, snapshot, changes, seconds)
 
 
-def scan_market(engine: Engine, *, market: str, as_of: str, clock: Clock, run_id: UUID) -> Scan:
+def scan_market(
+    engine: Engine, *, market: str, as_of: str, clock: Clock, run_id: UUID, cache: Path | None = None
+) -> Scan:
     """As `scan`, from what a person writes: market "" is the one collected last, as_of "" the newest final day.
 
     Raises:
@@ -118,7 +123,7 @@ def scan_market(engine: Engine, *, market: str, as_of: str, clock: Clock, run_id
             day = date.fromisoformat(as_of) if as_of else None
         except ValueError as error:
             raise ConfigError(f"scan: as_of {as_of!r} is no date. Write it as in 2024-08-05.") from error
-    result = scan(engine, market=chosen, as_of=day, clock=clock, run_id=run_id)
+    result = scan(engine, market=chosen, as_of=day, clock=clock, run_id=run_id, cache=cache)
     rows = {"read": len(result.snapshot), **asdict(result.changes)}
     with engine.begin() as conn:
         ledger.record_item(conn, run_id, f"{chosen} {result.as_of}", rows=rows, clock=clock, market=chosen)
@@ -218,10 +223,10 @@ class Radar:
         with self._engine.connect() as conn:
             found = query.instrument(conn, instrument_id)
             daily = bars.candles(conn, instrument_id)
+            candles = daily if timeframe == "1d" else bars.candles(conn, instrument_id, timeframe)
             source, events = query.provenance(conn, instrument_id)
         if daily.empty:
             raise NotEnoughHistory(f"{found.code}: no bar is held. Collect it first.")
-        candles = aggregate(daily, timeframe)
         pivots, trend = analyse(candles)
         basis = (
             f"raw prices, {events} corporate action{'s' if events > 1 else ''} undone"

@@ -69,9 +69,21 @@ def length_of(timeframe: str) -> timedelta | None:
     return timedelta(minutes=count * _MINUTES[unit]) if unit in _MINUTES else None
 
 
-def last_day_of(timeframe: str, days: Times) -> Times:
-    """Return the last calendar day of the period of weeks, months or years in which each day lies (datetime64[D])."""
-    return _periods(timeframe, days)[1]
+def period_of(timeframe: str, days: Times) -> tuple[Times, Times]:
+    """Return the first and the last calendar day (datetime64[D]) of the weeks, months or years in which days lie."""
+    count, unit = _parsed(timeframe)
+    days = days.astype("datetime64[D]")
+    if unit == "w":
+        # The first day of all was a Thursday: three days before it is a Monday.
+        into = (days.astype(np.int64) + 3) % (7 * count)
+        first = days - into.astype("timedelta64[D]")
+        return first, first + np.timedelta64(7 * count - 1, "D")
+    if unit not in _MONTHS:
+        raise NotFound(f"timeframe {timeframe!r}: it is no period of weeks, months or years.")
+    months = days.astype("datetime64[M]")
+    length = np.timedelta64(count * _MONTHS[unit], "M")
+    begins = months - (months.astype(np.int64) + 1970 * 12) % length.astype(np.int64)
+    return begins.astype("datetime64[D]"), (begins + length).astype("datetime64[D]") - _DAY
 
 
 def aggregate(
@@ -155,7 +167,7 @@ def aggregate_many(
     newest_final = _newest_final(bars, starts)
     if length is None or shorter is None:
         _check_days(bars.ts, timeframe)
-        ts, last_days = _periods(timeframe, bars.ts)
+        ts, last_days = period_of(timeframe, bars.ts)
         first = _firsts(starts, ts)
         complete = _over(last_days[np.append(starts[1:], len(ts)) - 1], newest_final, known, hours)
         label = ts[first].astype("datetime64[us]")
@@ -196,23 +208,6 @@ def _parsed(timeframe: str) -> tuple[int, str]:
 def _check_days(ts: Times, timeframe: str) -> None:
     if (ts != ts.astype("datetime64[D]")).any():
         raise SchemaError(f"aggregate to {timeframe}: `ts` is not 00:00 UTC of the trading date on every bar.")
-
-
-def _periods(timeframe: str, ts: Times) -> tuple[Times, Times]:
-    """Return the first and the last calendar day of the period of each day."""
-    count, unit = _parsed(timeframe)
-    days = ts.astype("datetime64[D]")
-    if unit == "w":
-        # The first day of all was a Thursday: three days before it is a Monday.
-        into = (days.astype(np.int64) + 3) % (7 * count)
-        first = days - into.astype("timedelta64[D]")
-        return first, first + np.timedelta64(7 * count - 1, "D")
-    if unit not in _MONTHS:
-        raise NotFound(f"timeframe {timeframe!r}: it is no period of weeks, months or years.")
-    months = days.astype("datetime64[M]")
-    length = np.timedelta64(count * _MONTHS[unit], "M")
-    begins = months - (months.astype(np.int64) + 1970 * 12) % length.astype(np.int64)
-    return begins.astype("datetime64[D]"), (begins + length).astype("datetime64[D]") - _DAY
 
 
 class _Buckets(NamedTuple):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chartinsight_lib.domain import CANDLE, KST, NUMBERS, Flag
 from chartinsight_lib.errors import NotFound, SchemaError
-from chartinsight_lib.timeframes import Hours, aggregate, base_of, last_day_of, length_of
+from chartinsight_lib.timeframes import Hours, aggregate, base_of, length_of, period_of
 
 COLUMNS = [*NUMBERS, "flags"]
 
@@ -137,7 +137,7 @@ def test_bars_that_a_timeframe_cannot_be_made_of_are_refused(timeframe, base):
      ("1y", "2024-08-05", "2024-12-31"), ("12mo", "2024-08-05", "2024-12-31"), ("6mo", "2024-06-30", "2024-06-30")],
 )  # fmt: skip
 def test_a_period_ends_on_a_calendar_day(timeframe, day, last):
-    assert last_day_of(timeframe, np.array([day], "datetime64[us]")).astype(str).tolist() == [last]
+    assert period_of(timeframe, np.array([day], "datetime64[us]"))[1].astype(str).tolist() == [last]
 
 
 @pytest.mark.parametrize(
