@@ -15,13 +15,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger, normalise
 from chartinsight_lib.base_prices import differing, learn_chain
-from chartinsight_lib.clients.base import Batch, LiveSource, Source
+from chartinsight_lib.clients.base import Batch, LiveSource, Source, Windowed
 from chartinsight_lib.clock import Clock
+from chartinsight_lib.db import factors as chains
 from chartinsight_lib.db import query, store
 from chartinsight_lib.db.instruments import instrument_ids
 from chartinsight_lib.domain import FACTOR, MARKETS, Flag
-from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed, SchemaError
+from chartinsight_lib.errors import ChartInsightError, ConfigError, Fenced, RunFailed, SchemaError
 from chartinsight_lib.factors import learn_factors
+from chartinsight_lib.joining import Told, join_staged
 
 DAILY, INTRADAY = "1d", "5m"
 INTRADAY_LENGTH = timedelta(minutes=5)
@@ -63,16 +65,18 @@ def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock,
         again: ask for the whole history, also of what is held; it is compared, and what is the same stays as it is.
     Raises:
         ConfigError, SchemaError, UpstreamError: the source itself cannot be read; batches before that are stored.
+        Fenced: the run was ended meanwhile; batches before that are stored.
     """
-    with engine.connect() as conn:
-        # Bars of another source say nothing of how far back this one was asked.
-        newest = {} if again else query.newest_final(conn, source.market, DAILY, source.name)
-
-    def store_daily(conn: Connection, batch: Batch) -> _Outcome:
-        return _store_days(conn, batch, source, run_id, clock)
-
-    batches = source.daily({code: ts.date() for code, ts in newest.items()})
-    return _collect(engine, source, "collect_daily", batches, store_daily, run_id, clock)
+    held: dict[str, date] = {}
+    if not again:
+        with engine.connect() as conn:
+            # Bars of another source say nothing of how far back this one was asked.
+            newest = query.newest_final(conn, source.market, DAILY, source.name)
+            since = source.since if isinstance(source, Windowed) else date.max
+            short = store.asked_later(conn, source.market, DAILY, since, source=source.name)
+        held = {code: ts.date() for code, ts in newest.items() if code not in short}
+    load = _Load(source, run_id, clock)
+    return _collect(engine, load, "collect_daily", source.daily(held), _store_days)
 
 
 def collect_quotes(engine: Engine, source: Source, *, run_id: UUID, clock: Clock) -> Report:
@@ -81,12 +85,8 @@ def collect_quotes(engine: Engine, source: Source, *, run_id: UUID, clock: Clock
     Raises:
         ConfigError: the source knows no running day.
     """
-
-    def store_quotes(conn: Connection, batch: Batch) -> _Outcome:
-        return _store_days(conn, batch, source, run_id, clock)
-
     quotes = _live(source).quotes()
-    return _collect(engine, source, "collect_quotes", quotes, store_quotes, run_id, clock)
+    return _collect(engine, _Load(source, run_id, clock), "collect_quotes", quotes, _store_days)
 
 
 def collect_intraday(
@@ -103,14 +103,25 @@ def collect_intraday(
     with engine.connect() as conn:
         wanted = list(codes) or query.most_traded(conn, source.market, most_traded)
         held = query.newest_final(conn, source.market, INTRADAY, source.name)
-
-    def store_intraday(conn: Connection, batch: Batch) -> _Outcome:
-        unfinished = _first_unfinished(_asked_at(batch, clock) - SKEW)
-        bars = normalise.intraday(batch.records, market=source.market, now=clock() + SKEW, provisional_from=unfinished)
-        return _store_bars(conn, batch, bars, INTRADAY, source, run_id, clock)
-
     bars = live.intraday(wanted, held)
-    return _collect(engine, source, "collect_intraday", bars, store_intraday, run_id, clock)
+    return _collect(engine, _Load(source, run_id, clock), "collect_intraday", bars, _store_intraday)
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """One collection: from where, of which run, and what it has told so far."""
+
+    source: Source
+    run_id: UUID
+    clock: Clock
+    told: Told = field(default_factory=Told)
+
+    def asked_at(self, batch: Batch) -> datetime:
+        return batch.asked_at or self.clock()
+
+    def today(self, batch: Batch) -> date:
+        """Return the date in the market's zone at which the source was asked."""
+        return self.asked_at(batch).astimezone(MARKETS[self.source.market].zone).date()
 
 
 _Outcome = tuple[dict[str, int], dict[str, str]]
@@ -119,26 +130,28 @@ _Outcome = tuple[dict[str, int], dict[str, str]]
 
 def _collect(
     engine: Engine,
-    source: Source,
+    load: _Load,
     job: str,
     batches: Iterable[Batch],
-    store_batch: Callable[[Connection, Batch], _Outcome],
-    run_id: UUID,
-    clock: Clock,
+    store_batch: Callable[[Connection, Batch, _Load], _Outcome],
 ) -> Report:
     report = Report(job)
+    market = load.source.market
     for batch in batches:
         try:
             with engine.begin() as conn:
-                rows, refused = store_batch(conn, batch)
+                ledger.fence(conn, load.run_id)
+                rows, refused = store_batch(conn, batch, load)
                 refused |= batch.errors
                 if not rows["read"] and batch.errors:  # nothing of it could be had: it is not done
                     rows = {}
                 for item in {batch.name, *refused} if rows else refused:
                     counted = rows if item == batch.name else {}  # a batch may be an instrument
                     ledger.record_item(
-                        conn, run_id, item, rows=counted, clock=clock, market=source.market, error=refused.get(item)
+                        conn, load.run_id, item, rows=counted, clock=load.clock, market=market, error=refused.get(item)
                     )
+        except Fenced:
+            raise
         except (ChartInsightError, SQLAlchemyError) as error:
             # What the driver says may hold the rows themselves.
             reason = (
@@ -146,7 +159,10 @@ def _collect(
             )
             report.errors[batch.name] = reason
             with engine.begin() as conn:
-                ledger.record_item(conn, run_id, batch.name, rows={}, clock=clock, market=source.market, error=reason)
+                ledger.fence(conn, load.run_id)
+                ledger.record_item(
+                    conn, load.run_id, batch.name, rows={}, clock=load.clock, market=market, error=reason
+                )
             continue
         if rows:
             report.items[batch.name] = rows
@@ -166,66 +182,73 @@ def _kind(error: SQLAlchemyError) -> str:
     return type(getattr(error, "orig", None) or error).__name__
 
 
-def _asked_at(batch: Batch, clock: Clock) -> datetime:
-    return batch.asked_at or clock()
-
-
 def _first_unfinished(now: datetime) -> datetime:
     """Return the start of the bar that is forming at `now`."""
     return now - (now - datetime.min.replace(tzinfo=now.tzinfo)) % INTRADAY_LENGTH
 
 
-def _today(batch: Batch, source: Source, clock: Clock) -> date:
-    """Return the date in the market's zone at which the source was asked."""
-    return _asked_at(batch, clock).astimezone(MARKETS[source.market].zone).date()
-
-
-def _store_days(conn: Connection, batch: Batch, source: Source, run_id: UUID, clock: Clock) -> _Outcome:
-    today = _today(batch, source, clock)
+def _store_days(conn: Connection, batch: Batch, load: _Load) -> _Outcome:
+    source, today = load.source, load.today(batch)
     unfinished = source.provisional_from(today)
     bars = normalise.daily(batch.records, market=source.market, today=today, provisional_from=unfinished)
-    return _store_bars(conn, batch, bars, DAILY, source, run_id, clock)
+    return _store_bars(conn, batch, bars, DAILY, load)
 
 
-def _store_bars(
-    conn: Connection, batch: Batch, bars: normalise.Bars, timeframe: str, source: Source, run_id: UUID, clock: Clock
-) -> _Outcome:
+def _store_intraday(conn: Connection, batch: Batch, load: _Load) -> _Outcome:
+    unfinished = _first_unfinished(load.asked_at(batch) - SKEW)
+    market, now = load.source.market, load.clock() + SKEW
+    bars = normalise.intraday(batch.records, market=market, now=now, provisional_from=unfinished)
+    return _store_bars(conn, batch, bars, INTRADAY, load)
+
+
+def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe: str, load: _Load) -> _Outcome:
     """Store one batch; return the count of its rows by what became of them, and why instruments were refused."""
+    source, run_id, now = load.source, load.run_id, load.clock()
     ids = instrument_ids(conn, source.market)
     refused = _unknown(bars, ids)
-    factors, unusable, learnt = _factors(batch, store.factors_held(conn, ids, source=source.name))
+    factors, unusable, learnt = _factors(batch, chains.told_factors(conn, ids, source=source.name))
     refused |= unusable
-    candles = bars.candles[~bars.candles["code"].isin(refused)]
+    candles = bars.candles[~bars.candles["code"].isin(refused)].reset_index(drop=True)
+    factors = factors[~factors["code"].isin(refused)]
     store.stage_candles(conn, candles, ids)
     store.keep_official_closes(conn, timeframe)
-    raw_source = source.name if source.raw else None
-    moved = {found.code: _restated(found) for found in store.restated(conn, timeframe, raw_source=raw_source)}
-    store.drop_staged(conn, [int(ids[code]) for code in moved])
-    refused |= moved
-    candles = candles[~candles["code"].isin(moved)]
+    moved, elsewhere, judged = 0, 0, set[str]()
+    if timeframe == DAILY:
+        joined = join_staged(
+            conn, candles, factors, market=source.market, source=source.name, raw=source.raw, told=load.told, now=now,
+            run_id=run_id,
+        )  # fmt: skip
+        refused |= joined.refused
+        factors, judged, elsewhere, moved = joined.factors, joined.judged, joined.unstaged, int(joined.changed)
+    candles = candles[~candles["code"].isin(refused)]
     gaps = bars.gaps[~bars.gaps["code"].isin(refused)]
-    changes = store.upsert_staged(conn, timeframe, source=source.name, run_id=run_id)
+    changes = store.upsert_staged(conn, timeframe, source=source.name, run_id=run_id, now=now)
     store.close_gaps(conn, timeframe)
     store.upsert_gaps(conn, gaps, ids, timeframe, source=source.name, run_id=run_id)
-    store.drop_unfinished(conn, timeframe)
+    moved += changes.changed + store.drop_unfinished(conn, timeframe)
     if source.raw and timeframe == DAILY:
-        today = _today(batch, source, clock)
-        store.drop_phantoms(conn, timeframe, datetime(today.year, today.month, today.day, tzinfo=UTC))
+        today = load.today(batch)
+        moved += store.drop_phantoms(conn, timeframe, datetime(today.year, today.month, today.day, tzinfo=UTC))
     # A live source's batches and rows are others each day: the row itself says which it is, so that it is kept once.
     item, quarantine = ("", bars.quarantine.assign(row=0)) if source.raw else (batch.name, bars.quarantine)
     store.add_quarantine(
         conn, quarantine, timeframe, market=source.market, source=source.name, item=item, run_id=run_id
     )
     if learnt is not None:
-        factors = factors[~factors["code"].isin(refused)]
-        spans = learnt[~learnt["code"].isin(refused)]
-        store.forget_factors(conn, factors, spans, ids, source=source.name)
-        store.upsert_factors(conn, factors, ids, source=source.name, detected_at=clock(), run_id=run_id)
+        spans = learnt[~learnt["code"].isin({*refused, *judged})]
+        moved += chains.forget_factors(conn, factors, spans, ids, source=source.name)
+        told = chains.upsert_factors(conn, factors, ids, source=source.name, detected_at=now, run_id=run_id)
+        moved += told.changed
+    if moved:
+        store.move_watermark(conn, source.market)
+    asked = _asked(batch, bars, ids, refused)
+    store.keep_cursors(conn, asked, load.asked_at(batch), timeframe, source=source.name, run_id=run_id)
     rejected = bars.quarantine["action"] == "rejected"
     rows = {
         "read": bars.rows,
         **asdict(changes),
         "refused": len(bars.candles) - len(candles) + len(bars.gaps) - len(gaps),
+        "on another basis": elsewhere,
         "duplicates": bars.duplicates,
         "rejected": int(rejected.sum()),
         **{str(kind): int(count) for kind, count in gaps["kind"].value_counts().items()},
@@ -233,6 +256,13 @@ def _store_bars(
         "of which widened": int((candles["flags"] & Flag.WIDENED.value != 0).sum()),
     }
     return rows, refused
+
+
+def _asked(batch: Batch, bars: normalise.Bars, ids: pd.Series, refused: Mapping[str, str]) -> dict[int, date]:
+    """Return {instrument id: from which date on the source was asked about it}, those left out of which nothing came of it."""
+    first = pd.concat([bars.candles[["code", "ts"]], bars.gaps[["code", "ts"]]]).groupby("code")["ts"].min()
+    asked = {str(code): ts.date() for code, ts in first.items()} | dict(batch.asked)
+    return {int(ids[code]): day for code, day in asked.items() if code in ids.index and code not in {*refused, *batch.errors}}
 
 
 def _unknown(bars: normalise.Bars, ids: pd.Series) -> dict[str, str]:
@@ -271,10 +301,3 @@ def _factors(
     spans = days.groupby("code")["day"].agg(first="min", last="max").reset_index()
     spans = spans.assign(first=spans["first"].dt.date, last=spans["last"].dt.date)
     return factors, unusable, spans[~spans["code"].isin(unusable)]
-
-
-def _restated(found: store.Restated) -> str:
-    return (
-        f"its past was restated: {found.differing} of {found.overlap} closes held differ, by a factor of {found.ratio:.6g}. "
-        "Nothing of it was changed, so that no two price bases mix."
-    )

@@ -20,7 +20,7 @@ from chartinsight_lib.clock import Clock
 from chartinsight_lib.errors import Fenced
 
 ROWS = (
-    "read", "inserted", "updated", "unchanged", "refused", "duplicates", "rejected", "halted", "no-trade",
+    "read", "inserted", "updated", "unchanged", "refused", "on another basis", "duplicates", "rejected", "halted", "no-trade",
     "of which provisional", "of which widened",
 )  # fmt: skip
 """What the counts of an item's rows are called, in the order in which a person reads them."""

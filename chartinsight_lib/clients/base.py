@@ -34,6 +34,7 @@ class Batch:
     (tz-aware) is from when on the source may have answered: what it called unfinished then is so; None: it does not change.
     `factors` (columns `domain.FACTOR`) are the events that the source itself names: of each code all that took effect after
     its first date in `records`, up to its last; None: it names none, which does not say that there were none.
+    `asked` says from which date on each instrument was asked about, bars or none; {}: from its first record on.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Batch:
     errors: Mapping[str, str] = field(default_factory=dict)
     asked_at: datetime | None = None
     factors: pd.DataFrame | None = None
+    asked: Mapping[str, date] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -83,6 +85,16 @@ class Source(Protocol):
         `held`: the newest final trading date held of each code. A source that can be asked for a part gives what follows it,
         with an overlap; one that cannot gives everything.
         """
+        ...
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A source that is not asked for everything it may have."""
+
+    @property
+    def since(self) -> date:
+        """From which date on it is asked for bars of an instrument of which none are held."""
         ...
 
 

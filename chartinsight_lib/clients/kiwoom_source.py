@@ -95,6 +95,11 @@ class KiwoomSource:
         """Return True: the list of a board is one page with all there is on it."""
         return True
 
+    @property
+    def since(self) -> date:
+        """Return from when on daily bars are asked for the first time."""
+        return self._today() - timedelta(days=round(365.25 * self._years))
+
     def instruments(self) -> pd.DataFrame:
         """Return what is listed now (two requests): the columns INSTRUMENT and ATTRIBUTES of `domain`. Errors as the client's."""
         self._listed = None  # a list of yesterday is no evidence of today
@@ -112,7 +117,7 @@ class KiwoomSource:
                 unavailable. What cannot be had of one instrument is its batch's error.
         """
         states = {row.get("code", "").strip(): row for row in self._list()}
-        start = self._today() - timedelta(days=round(365.25 * self._years))
+        start = self.since
         wanted = self._wanted()
 
         def fetch(code: str) -> _Fetched:

@@ -9,6 +9,8 @@ from psycopg2 import extensions
 from psycopg2.extras import execute_values
 from sqlalchemy import Connection
 
+from chartinsight_lib.errors import SchemaError
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -30,6 +32,17 @@ def upsert_rows(conn: Connection, statement: str, rows: pd.DataFrame, *constants
     written = execute_values(driver_cursor(conn), statement, values, page_size=1000, fetch=True)
     inserted = sum(1 for (fresh,) in written if fresh)
     return Changes(inserted, len(written) - inserted, len(values) - len(written))
+
+
+def numbers_of(codes: pd.Series, ids: pd.Series) -> pd.Series:
+    """Return the instrument ids of codes. Raises SchemaError for a code that is no instrument."""
+    numbers = codes.map(ids)
+    if numbers.isna().any():
+        unknown = sorted(codes[numbers.isna()].unique())
+        raise SchemaError(
+            f"store: {len(unknown)} codes are no instruments yet ({', '.join(unknown[:5])}). Sync instruments first."
+        )
+    return numbers
 
 
 def driver_cursor(conn: Connection) -> extensions.cursor:

@@ -6,6 +6,7 @@ A final bar is never replaced by a provisional one.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -13,30 +14,32 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from psycopg2 import sql
 from sqlalchemy import Connection, text
 
-from chartinsight_lib.db.copy import copy_in, to_wire_time
-from chartinsight_lib.db.rows import Changes, driver_cursor, upsert_rows
-from chartinsight_lib.domain import PRICES, Flag
-from chartinsight_lib.errors import SchemaError
+from chartinsight_lib.db.copy import copy_in, copy_out, to_wire_time
+from chartinsight_lib.db.rows import Changes, driver_cursor, numbers_of, upsert_rows
+from chartinsight_lib.domain import COLLECTED, PRICES, Flag
 
 _LOAD_LOCK = 0x10AD  # one load of bars at a time, whoever writes
 
 
 @dataclass(frozen=True, slots=True)
-class Restated:
-    """An instrument whose past a source tells differently now: of `overlap` bars, `differing` have another close; `ratio`
-    is the median of new / held."""
+class Suspect:
+    """A staged instrument that may be on another price basis than what is held of it: of `overlap` final bars in common
+    `differing` have another close; none in common says nothing at all."""
 
+    id: int
     code: str
     overlap: int
     differing: int
-    ratio: float
 
 
 def stage_candles(conn: Connection, candles: pd.DataFrame, ids: pd.Series) -> None:
     """Put a candle frame into the transaction's temporary table `stage`, sorted by key; wait for other loads to end.
+
+    From here on the transaction moves the market's watermark itself: it ends with `move_watermark` if it changed anything.
 
     Args:
         candles: domain.CANDLE columns of one market, unique in (code, ts).
@@ -44,8 +47,9 @@ def stage_candles(conn: Connection, candles: pd.DataFrame, ids: pd.Series) -> No
     Raises:
         SchemaError: a code has no instrument.
     """
-    number = _numbers(candles["code"], ids)
+    number = numbers_of(candles["code"], ids)
     conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOAD_LOCK})
+    conn.execute(text("SELECT set_config('chartinsight.moves_watermark', 'itself', true)"))
     ts = to_wire_time(candles["ts"])
     order = np.lexsort((ts, number.to_numpy("int64")))
     cursor = driver_cursor(conn)
@@ -76,7 +80,7 @@ def _find_held(conn: Connection, timeframe: str) -> None:
     conn.execute(
         text("""
             CREATE TEMPORARY TABLE held ON COMMIT DROP AS
-            SELECT c.instrument_id, c.ts, c.open, c.high, c.low, c.close, c.volume, c.value, c.flags, c.source
+            SELECT c.instrument_id, c.ts, c.open, c.high, c.low, c.close, c.volume, c.value, c.flags, c.source, c.run_id
             FROM   (SELECT instrument_id, min(ts) AS first, max(ts) AS last FROM stage GROUP BY instrument_id) AS span
             CROSS  JOIN LATERAL (
                 SELECT * FROM live.candles AS b
@@ -89,32 +93,60 @@ def _find_held(conn: Connection, timeframe: str) -> None:
     conn.execute(text("ANALYZE held"))
 
 
-def restated(
-    conn: Connection, timeframe: str, *, raw_source: str | None = None, tolerated: float = 0.1
-) -> list[Restated]:
-    """Compare final bars, staged and held; return the instruments of which more than the `tolerated` share differ.
+def suspects(conn: Connection, timeframe: str, *, raw_source: str | None = None) -> list[Suspect]:
+    """Compare final bars, staged and held, and return the instruments whose closes differ or that have none in common, by code.
 
-    `raw_source`: the name of a source whose prices have one basis for ever; held bars of its own are left out of it.
-
-    Such a source has moved to another price basis (a split, a rights issue): its bars must not stand beside the old ones.
-    Where few bars overlap one correction is a large share of them: that is refused too, because nothing tells the two apart.
+    `raw_source`: the name of a source whose prices have one basis for ever; held bars of its own are what it corrects.
     """
     _find_held(conn, timeframe)
     rows = conn.execute(
         text("""
-            SELECT i.code, count(*) AS overlap, count(*) FILTER (WHERE s.close <> c.close) AS differing,
-                   percentile_cont(0.5) WITHIN GROUP (ORDER BY s.close / c.close) AS ratio
-            FROM   stage AS s
-            JOIN   held AS c ON c.instrument_id = s.instrument_id AND c.ts = s.ts
-            JOIN   live.instruments AS i ON i.id = s.instrument_id
-            WHERE  ((c.flags | s.flags) & :provisional) = 0 AND c.source IS DISTINCT FROM :raw_source
-            GROUP  BY i.code
-            HAVING count(*) FILTER (WHERE s.close <> c.close) > :tolerated * count(*)
+            SELECT o.instrument_id, i.code, o.overlap, o.differing
+            FROM  (SELECT s.instrument_id, count(c.ts) AS overlap,
+                          count(*) FILTER (WHERE c.close <> s.close AND c.source IS DISTINCT FROM :raw_source) AS differing
+                   FROM   stage AS s
+                   LEFT   JOIN held AS c ON c.instrument_id = s.instrument_id AND c.ts = s.ts
+                                        AND ((c.flags | s.flags) & :provisional) = 0
+                   GROUP  BY s.instrument_id) AS o
+            JOIN   live.instruments AS i ON i.id = o.instrument_id
+            WHERE  o.differing > 0
+               OR (o.overlap = 0 AND (  -- bars are held, and none of the raw source's own, which these would go on from
+                       SELECT bool_and(b.source IS DISTINCT FROM :raw_source) FROM live.candles AS b
+                       WHERE b.instrument_id = o.instrument_id AND b.timeframe = :timeframe AND (b.flags & :provisional) = 0))
             ORDER  BY i.code
         """),
-        {"provisional": int(Flag.PROVISIONAL), "tolerated": tolerated, "raw_source": raw_source},
+        {"provisional": int(Flag.PROVISIONAL), "timeframe": timeframe, "raw_source": raw_source},
     )
-    return [Restated(*row) for row in rows]
+    return [Suspect(*row) for row in rows]
+
+
+def final_closes(
+    conn: Connection, instrument_ids: Sequence[int], timeframe: str, *, but_of: str | None = None
+) -> dict[str, NDArray[Any]]:
+    """Return the final bars held of some instruments, those of the source `but_of` left out: instrument_id, ts (microseconds
+    since 2000, UTC), close, volume; ascending in (instrument_id, ts)."""
+    return copy_out(
+        driver_cursor(conn),
+        """
+        SELECT instrument_id, ts, close, volume FROM live.candles
+        WHERE  instrument_id = ANY(%(ids)s) AND timeframe = %(timeframe)s AND (flags & %(provisional)s) = 0
+        AND    source IS DISTINCT FROM %(but_of)s
+        ORDER  BY instrument_id, ts
+        """,
+        {"ids": list(instrument_ids), "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL), "but_of": but_of},
+        {"instrument_id": "int4", "ts": "timestamptz", "close": "float8", "volume": "int8"},
+    )
+
+
+def unstage(conn: Connection, instrument_ids: NDArray[np.int32], ts: NDArray[np.int64]) -> None:
+    """Take single bars out of `stage`: their rows will not be stored. `ts` as in `final_closes`."""
+    if not len(ts):
+        return
+    cursor = driver_cursor(conn)
+    cursor.execute("CREATE TEMPORARY TABLE unwanted (instrument_id int, ts timestamptz) ON COMMIT DROP")
+    copy_in(cursor, "unwanted", {"instrument_id": ("int4", instrument_ids), "ts": ("timestamptz", ts)})
+    cursor.execute("DELETE FROM stage AS s USING unwanted AS u WHERE u.instrument_id = s.instrument_id AND u.ts = s.ts")
+    cursor.execute("DROP TABLE unwanted")
 
 
 def keep_official_closes(conn: Connection, timeframe: str) -> None:
@@ -133,13 +165,11 @@ def keep_official_closes(conn: Connection, timeframe: str) -> None:
     )
 
 
-def drop_staged(conn: Connection, instrument_ids: list[int]) -> None:
-    """Take instruments out of `stage`: their rows will not be stored."""
-    conn.execute(text("DELETE FROM stage WHERE instrument_id = ANY(:ids)"), {"ids": instrument_ids})
+def upsert_staged(conn: Connection, timeframe: str, *, source: str, run_id: UUID, now: datetime) -> Changes:
+    """Store what lies in `stage`: insert new bars, overwrite revised ones, leave equal ones alone.
 
-
-def upsert_staged(conn: Connection, timeframe: str, *, source: str, run_id: UUID) -> Changes:
-    """Store what lies in `stage`: insert new bars, overwrite revised ones, leave equal ones alone."""
+    What a final bar said before it was revised is kept in live.revisions, as having stood until `now` (tz-aware).
+    """
     _find_held(conn, timeframe)
     staged, inserted, written = conn.execute(
         text("""
@@ -153,29 +183,104 @@ def upsert_staged(conn: Connection, timeframe: str, *, source: str, run_id: UUID
                    OR  ((c.open, c.high, c.low, c.close, c.volume, c.value, c.flags)
                         IS DISTINCT FROM (s.open, s.high, s.low, s.close, s.volume, s.value, s.flags)
                         AND NOT ((c.flags & :provisional) = 0 AND (s.flags & :provisional) <> 0))
+            ), revised AS (
+                INSERT INTO live.revisions
+                SELECT c.instrument_id, :timeframe, c.ts, c.open, c.high, c.low, c.close, c.volume, c.value, c.flags, c.source,
+                       c.run_id, :now, :run_id
+                FROM   fresh AS s JOIN held AS c ON c.instrument_id = s.instrument_id AND c.ts = s.ts
+                WHERE  (c.flags & :provisional) = 0
+                ON CONFLICT DO NOTHING
             ), written AS (
                 INSERT INTO live.candles AS c
                        (instrument_id, timeframe, ts, open, high, low, close, volume, value, flags, source, run_id)
                 SELECT instrument_id, :timeframe, ts, open, high, low, close, volume, value, flags, :source, :run_id
                 FROM   fresh
                 ORDER  BY instrument_id, ts
-                ON CONFLICT (instrument_id, timeframe, ts) DO UPDATE  -- somebody else may have been faster
+                ON CONFLICT (instrument_id, timeframe, ts) DO UPDATE
                 SET    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
                        volume = excluded.volume, value = excluded.value, flags = excluded.flags,
                        source = excluded.source, run_id = excluded.run_id
-                WHERE  NOT ((c.flags & :provisional) = 0 AND (excluded.flags & :provisional) <> 0)
                 RETURNING (xmax = 0) AS inserted
             )
             SELECT (SELECT count(*) FROM stage), count(*) FILTER (WHERE inserted), count(*) FROM written
         """),
-        {"timeframe": timeframe, "source": source, "run_id": run_id, "provisional": int(Flag.PROVISIONAL)},
-    ).one()
+        {
+            "timeframe": timeframe, "source": source, "run_id": run_id, "now": now, "provisional": int(Flag.PROVISIONAL)
+        },
+    ).one()  # fmt: skip
     return Changes(inserted, written - inserted, staged - written)
 
 
-def drop_unfinished(conn: Connection, timeframe: str) -> None:
-    """Drop provisional bars of days that turned out to be gaps: what was forming then never became a bar."""
+def move_watermark(conn: Connection, market: str) -> None:
+    """Say that bars or factors of a market changed: copies of them that lie elsewhere are outdated when this commits."""
     conn.execute(
+        text("""
+            INSERT INTO live.watermarks (market, timeframe, version)
+            SELECT :market, timeframe, nextval('live.watermark') FROM unnest(CAST(:timeframes AS text[])) AS t (timeframe)
+            ON CONFLICT (market, timeframe) DO UPDATE SET version = excluded.version
+        """),
+        {"market": market, "timeframes": sorted(COLLECTED)},
+    )
+
+
+def keep_cursors(
+    conn: Connection, asked: Mapping[int, date], until: datetime, timeframe: str, *, source: str, run_id: UUID
+) -> None:
+    """Record what a source was asked: {instrument id: from which date on}, up to the moment `until` (tz-aware)."""
+    numbers = sorted(asked)
+    conn.execute(
+        text("""
+            INSERT INTO ops.cursors AS c (instrument_id, timeframe, source, asked_from, asked_until, run_id)
+            SELECT a.id, :timeframe, :source, a.since, :until, :run_id
+            FROM   unnest(CAST(:ids AS int[]), CAST(:since AS date[])) AS a (id, since)
+            ON CONFLICT (instrument_id, timeframe, source) DO UPDATE
+            SET    asked_from = LEAST(c.asked_from, excluded.asked_from),
+                   asked_until = GREATEST(c.asked_until, excluded.asked_until), run_id = excluded.run_id
+            WHERE  excluded.asked_from < c.asked_from OR excluded.asked_until > c.asked_until
+        """),
+        {
+            "ids": numbers, "since": [asked[number] for number in numbers], "until": until, "timeframe": timeframe,
+            "source": source, "run_id": run_id,
+        },
+    )  # fmt: skip
+
+
+def asked_later(conn: Connection, market: str, timeframe: str, since: date, *, source: str) -> set[str]:
+    """Return the codes that a source has been asked about, but not from as early as `since`."""
+    rows = conn.execute(
+        text("""
+            SELECT i.code FROM ops.cursors AS c JOIN live.instruments AS i ON i.id = c.instrument_id
+            WHERE  i.market = :market AND c.timeframe = :timeframe AND c.source = :source AND c.asked_from > :since
+        """),
+        {"market": market, "timeframe": timeframe, "source": source, "since": since},
+    )
+    return set(rows.scalars())
+
+
+def add_restatements(conn: Connection, rows: pd.DataFrame, timeframe: str, *, source: str, run_id: UUID) -> Changes:
+    """Record that a source tells the past of instruments differently; what is known already is left alone.
+
+    `rows`: instrument_id, verdict, ex_date (may be missing), ratio, overlap, differing, detail, detected_at.
+    """
+    return upsert_rows(
+        conn,
+        """
+        INSERT INTO ops.restatements
+               (instrument_id, verdict, ex_date, ratio, overlap, differing, detail, detected_at, timeframe, source, run_id)
+        VALUES %s
+        ON CONFLICT (instrument_id, timeframe, source, verdict, ex_date, ratio, overlap, differing) DO NOTHING
+        RETURNING true
+        """,
+        rows[["instrument_id", "verdict", "ex_date", "ratio", "overlap", "differing", "detail", "detected_at"]],
+        timeframe,
+        source,
+        str(run_id),
+    )
+
+
+def drop_unfinished(conn: Connection, timeframe: str) -> int:
+    """Drop provisional bars of days that turned out to be gaps: what was forming then never became a bar. Returns how many."""
+    return conn.execute(
         text("""
             DELETE FROM live.candles AS c USING ops.gaps AS g
             WHERE  g.timeframe = :timeframe AND c.instrument_id = g.instrument_id AND c.timeframe = g.timeframe
@@ -183,13 +288,13 @@ def drop_unfinished(conn: Connection, timeframe: str) -> None:
             AND    c.ts = g.ts AND (c.flags & :provisional) <> 0
         """),
         {"timeframe": timeframe, "provisional": int(Flag.PROVISIONAL)},
-    )
+    ).rowcount
 
 
-def drop_phantoms(conn: Connection, timeframe: str, before: datetime) -> None:
+def drop_phantoms(conn: Connection, timeframe: str, before: datetime) -> int:
     """Drop provisional bars from before `before` that a source, which was asked for that time again, did not bring: what was
-    forming then never became a bar."""
-    conn.execute(
+    forming then never became a bar. Returns how many."""
+    return conn.execute(
         text("""
             DELETE FROM live.candles AS c
             USING  (SELECT instrument_id, min(ts) AS first FROM stage GROUP BY instrument_id) AS span
@@ -198,7 +303,7 @@ def drop_phantoms(conn: Connection, timeframe: str, before: datetime) -> None:
             AND    NOT EXISTS (SELECT 1 FROM stage AS s WHERE s.instrument_id = c.instrument_id AND s.ts = c.ts)
         """),
         {"timeframe": timeframe, "before": before, "provisional": int(Flag.PROVISIONAL)},
-    )
+    ).rowcount
 
 
 def close_gaps(conn: Connection, timeframe: str) -> None:
@@ -219,79 +324,11 @@ def close_gaps(conn: Connection, timeframe: str) -> None:
     )
 
 
-def forget_factors(
-    conn: Connection, factors: pd.DataFrame, spans: pd.DataFrame, ids: pd.Series, *, source: str
-) -> None:
-    """Drop the factors of a source that it does not tell of any more.
-
-    Args:
-        factors: domain.FACTOR columns, what the source tells of now.
-        spans: code, first, last (dates): the days that `factors` were learnt from; a factor outside them is left alone.
-        ids: {code: instrument id}.
-    """
-    if spans.empty:
-        return
-    conn.execute(
-        text("""
-            DELETE FROM live.factors AS f
-            USING  unnest(CAST(:ids AS int[]), CAST(:first AS date[]), CAST(:last AS date[])) AS s (id, first, last)
-            WHERE  f.instrument_id = s.id AND f.source = :source AND f.ex_date > s.first AND f.ex_date <= s.last
-            AND    (f.instrument_id, f.ex_date) NOT IN (SELECT * FROM unnest(CAST(:told AS int[]), CAST(:days AS date[])))
-        """),
-        {
-            "source": source,
-            "ids": _numbers(spans["code"], ids).tolist(),
-            "first": spans["first"].tolist(),
-            "last": spans["last"].tolist(),
-            "told": _numbers(factors["code"], ids).tolist(),
-            "days": factors["ex_date"].tolist(),
-        },
-    )
-
-
-def factors_held(conn: Connection, ids: pd.Series, *, source: str) -> dict[str, dict[date, float]]:
-    """Return {code: {ex-date: price factor}} of what a source has told of; `ids`: {code: instrument id}."""
-    rows = conn.execute(
-        text("SELECT instrument_id, ex_date, price_factor FROM live.factors WHERE source = :source"), {"source": source}
-    )
-    codes = {number: code for code, number in ids.items()}
-    found: dict[str, dict[date, float]] = {}
-    for number, ex_date, factor in rows:
-        if number in codes:
-            found.setdefault(str(codes[number]), {})[ex_date] = factor
-    return found
-
-
-def upsert_factors(
-    conn: Connection, factors: pd.DataFrame, ids: pd.Series, *, source: str, detected_at: datetime, run_id: UUID
-) -> Changes:
-    """Insert new factors, overwrite revised ones. `factors`: domain.FACTOR columns; unitless multipliers."""
-    factors = factors.assign(instrument_id=_numbers(factors["code"], ids)).sort_values(["instrument_id", "ex_date"])
-    return upsert_rows(
-        conn,
-        """
-        INSERT INTO live.factors AS f
-               (instrument_id, ex_date, price_factor, volume_factor, kind, source, detected_at, run_id)
-        VALUES %s
-        ON CONFLICT (instrument_id, ex_date, source) DO UPDATE
-        SET    price_factor = excluded.price_factor, volume_factor = excluded.volume_factor, kind = excluded.kind,
-               detected_at = excluded.detected_at, run_id = excluded.run_id
-        WHERE  (f.price_factor, f.volume_factor, f.kind)
-               IS DISTINCT FROM (excluded.price_factor, excluded.volume_factor, excluded.kind)
-        RETURNING (xmax = 0)
-        """,
-        factors[["instrument_id", "ex_date", "price_factor", "volume_factor", "kind"]],
-        source,
-        detected_at,
-        str(run_id),
-    )
-
-
 def upsert_gaps(
     conn: Connection, gaps: pd.DataFrame, ids: pd.Series, timeframe: str, *, source: str, run_id: UUID
 ) -> Changes:
     """Record bars that do not exist and why. `gaps`: domain.GAP columns, unique in (code, ts)."""
-    gaps = gaps.assign(instrument_id=_numbers(gaps["code"], ids)).sort_values(["instrument_id", "ts"])
+    gaps = gaps.assign(instrument_id=numbers_of(gaps["code"], ids)).sort_values(["instrument_id", "ts"])
     return upsert_rows(
         conn,
         """
@@ -364,14 +401,3 @@ def save_snapshot(conn: Connection, snapshot: pd.DataFrame) -> Changes:
 def _jsonb(payload: str) -> str:
     """Return a JSON text that jsonb takes: one with an infinity or a zero byte, which it knows not, as a string."""
     return json.dumps(payload) if "Infinity" in payload or "\\u0000" in payload else payload
-
-
-def _numbers(codes: pd.Series, ids: pd.Series) -> pd.Series:
-    """Return the instrument ids of codes. Raises SchemaError for a code that is no instrument."""
-    numbers = codes.map(ids)
-    if numbers.isna().any():
-        unknown = sorted(codes[numbers.isna()].unique())
-        raise SchemaError(
-            f"store: {len(unknown)} codes are no instruments yet ({', '.join(unknown[:5])}). Sync instruments first."
-        )
-    return numbers

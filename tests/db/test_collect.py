@@ -21,15 +21,25 @@ from chartinsight_lib.clients import open_source
 from chartinsight_lib.clients.base import Batch, Source
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import Report, collect_daily
-from chartinsight_lib.db import store
+from chartinsight_lib.db import factors, store
 from chartinsight_lib.domain import INSTRUMENT, Flag
-from chartinsight_lib.errors import RunFailed
+from chartinsight_lib.errors import Fenced, RunFailed
 from chartinsight_lib.listing import sync_instruments
 
 NOW = datetime(2024, 8, 9, 9, tzinfo=UTC)
 CLOCK = fixed_clock(NOW)
 # What became of a row; "of which" counts again what is counted above.
-FATES = {"inserted", "updated", "unchanged", "refused", "duplicates", "rejected", "halted", "no-trade"}
+FATES = {
+    "inserted",
+    "updated",
+    "unchanged",
+    "refused",
+    "duplicates",
+    "rejected",
+    "halted",
+    "no-trade",
+    "on another basis",
+}
 
 
 def run_all(engine: Engine, source: Source, *, sync: bool = True) -> tuple[UUID, Report]:
@@ -146,7 +156,8 @@ def test_every_row_of_a_file_is_accounted_for(loader, write):
     source = write({"krx.csv": LINES})
     run_id, report = run_all(loader, source)
     expected = {
-        "read": 12, "inserted": 4, "updated": 0, "unchanged": 0, "refused": 0, "duplicates": 1, "rejected": 5,
+        "read": 12, "inserted": 4, "updated": 0, "unchanged": 0, "refused": 0, "on another basis": 0,
+        "duplicates": 1, "rejected": 5,
         "halted": 1, "no-trade": 1, "of which provisional": 1, "of which widened": 1,
     }  # fmt: skip
     assert item(loader, run_id, "krx.csv") == ("done", expected, None)
@@ -254,7 +265,7 @@ def test_a_code_that_is_no_instrument_is_refused_by_name_and_the_others_of_its_b
 # A source whose prices have one basis for ever.
 
 
-def test_a_correction_of_a_raw_source_is_stored_and_of_another_source_it_is_refused(loader):
+def test_a_raw_source_corrects_itself_and_takes_the_place_of_what_agrees_with_it(loader):
     one, other = (
         Made([("all", records(*((("005930", day, close)) for day in DAYS[:3])))], ["005930"], raw=True)
         for close in (100.0, 101.0)
@@ -265,7 +276,10 @@ def test_a_correction_of_a_raw_source_is_stored_and_of_another_source_it_is_refu
     other.name = "somebody else"
     other.batches = [("all", records(*(("005930", day, 55.0) for day in DAYS[:3])))]
     _, report = run_all(loader, other)
-    assert "its past was restated" in report.errors["005930"]
+    # By one factor another basis: prices as they were traded win, and what stood there is kept.
+    assert (report.errors, report.items["all"]["updated"]) == ({}, 3)
+    assert ask(loader, "SELECT DISTINCT close FROM api.candles") == [(55.0,)]
+    assert sorted(ask(loader, "SELECT close FROM api.revisions")) == [(100.0,)] * 3 + [(101.0,)] * 3
 
 
 def test_a_bar_of_a_day_that_never_was_is_dropped_when_a_raw_source_does_not_bring_it_again(loader):
@@ -342,7 +356,8 @@ def test_a_price_that_no_table_can_hold_is_rejected_as_a_row_and_kept_as_it_was(
     assert ask(loader, "SELECT rule, action FROM api.quarantine") == [("bad_price", "rejected")]
 
 
-def test_an_instrument_whose_past_was_restated_is_refused_and_unchanged_while_others_go_in(loader):
+def test_a_restated_past_is_joined_by_a_factor_while_what_is_held_keeps_its_prices(loader):
+    """Six days are held at 100; then everything is told again at 50, with two more days: a split after the sixth."""
     known = [(code, day, 100.0) for code in ("000660", "005930") for day in DAYS[:6]]
     run_all(loader, Made([("all", records(*known))], ["000660", "005930"]))
     before = [row for row in everything(loader)["candles"] if row[0] == "005930"]
@@ -350,35 +365,86 @@ def test_an_instrument_whose_past_was_restated_is_refused_and_unchanged_while_ot
         *((code, day, 50.0 if code == "005930" else 100.0) for code in ("000660", "005930") for day in DAYS)
     )
     halved.loc[(halved["code"] == "005930") & (halved["date"] == DAYS[7]), ["open", "high", "low", "volume"]] = 0
-    run_id, report = run_all(loader, Made([("all", halved)], ["000660", "005930"]))
+    source = Made([("all", halved)], ["000660", "005930"])
+    _, report = run_all(loader, source)
 
     after = everything(loader)
-    assert [row for row in after["candles"] if row[0] == "005930"] == before
-    assert [str(row[1].date()) for row in after["candles"] if row[0] == "000660"] == DAYS
-    assert after["gaps"] == []
+    assert [row for row in after["candles"] if row[0] == "005930"][:6] == before
+    assert after["factors"] == [("005930", date.fromisoformat(DAYS[6]), 0.5, 2.0, "restatement")]
+    closes = ask(loader, "SELECT close FROM api.candles WHERE code = '005930' ORDER BY ts")
+    assert closes == [(50.0,)] * 7
     rows = report.items["all"]
-    assert (rows["read"], rows["inserted"], rows["unchanged"], rows["refused"]) == (16, 2, 6, 8)
-    assert "halted" not in rows  # its halted day went with it
+    assert (rows["read"], rows["inserted"], rows["unchanged"], rows["on another basis"], rows["halted"]) == (
+        16,
+        3,
+        6,
+        6,
+        1,
+    )
     assert accounted(rows) == 16
-    says = "6 of 6 closes held differ, by a factor of 0.5"
-    assert says in report.errors["005930"]
+    told = ask(loader, "SELECT code, verdict, ex_date::text, ratio, overlap, differing FROM api.restatements")
+    assert told == [("005930", "rebased", DAYS[6], 0.5, 6, 6)]
+
+    run_all(loader, source)
+    assert everything(loader) == after
+    assert ask(loader, "SELECT count(*) FROM api.restatements") == [(1,)]
+
+
+def test_an_instrument_that_is_told_differently_by_no_one_factor_is_refused_while_others_go_in(loader):
+    known = [(code, day, 1000.0) for code in ("000660", "005930") for day in DAYS[:6]]
+    run_all(loader, Made([("all", records(*known))], ["000660", "005930"]))
+    before = everything(loader)
+    # 3 % on the first three days alone: a rights issue, or an error of either.
+    other = dict.fromkeys(DAYS[:3], 970.0)
+    told = records(
+        *(
+            (code, day, other.get(day, 1000.0) if code == "005930" else 1000.0)
+            for code in ("000660", "005930")
+            for day in DAYS
+        )
+    )
+    run_id, report = run_all(loader, Made([("all", told)], ["000660", "005930"]))
+    after = everything(loader)
+    assert [row for row in after["candles"] if row[0] == "005930"] == [
+        row for row in before["candles"] if row[0] == "005930"
+    ]
+    assert len([row for row in after["candles"] if row[0] == "000660"]) == 8
+    assert (report.items["all"]["refused"], after["factors"]) == (8, [])
+    assert accounted(report.items["all"]) == 16
+    says = f"3 of 6 closes held differ, and not by one factor: the ratio changes 1 times, first on {DAYS[3]}"
     state, _, error = item(loader, run_id, "005930")
     assert state == "failed" and says in error
-    assert item(loader, run_id, "all")[0] == "done"
     with pytest.raises(RunFailed, match="005930: its past was restated"):
         report.check()
 
 
 def test_a_refused_instrument_that_is_a_batch_of_its_own_keeps_the_count_of_its_rows(loader):
     """The sample's batches are named by their codes, so that both are one record."""
-    for close in (100.0, 50.0):
-        source = Made([("005930", records(*(("005930", day, close) for day in DAYS)))], ["005930"])
-        run_id, report = run_all(loader, source)
+    for close in (1000.0, 970.0):
+        told = [("005930", day, close if day < DAYS[4] else 1000.0) for day in DAYS]
+        run_id, report = run_all(loader, Made([("005930", records(*told))], ["005930"]))
     state, rows, error = item(loader, run_id, "005930")
     assert state == "failed" and "restated" in error
     assert (rows["read"], rows["refused"]) == (8, 8)
     with pytest.raises(RunFailed, match="1 of 1 items failed"):
         report.check()
+
+
+def test_a_run_that_was_given_up_writes_nothing_any_more(loader):
+    source = Made([("all", records(("005930", DAYS[0], 100.0)))], ["005930"])
+    with ledger.notebook_run(loader, None, job="collect_daily", clock=CLOCK) as run_id:
+        sync_instruments(loader, source, run_id=run_id, clock=CLOCK)
+        with loader.begin() as conn:
+            conn.execute(text("UPDATE ops.runs SET state = 'lost' WHERE run_id = :run_id"), {"run_id": run_id})
+        with pytest.raises(Fenced, match="it counts as lost"):
+            collect_daily(loader, source, run_id=run_id, clock=CLOCK)
+    assert everything(loader)["candles"] == []
+
+
+def test_what_a_source_was_asked_is_kept_with_the_bars(loader):
+    run_all(loader, Made([("all", records(*(("005930", day, 100.0) for day in DAYS)))], ["005930"]))
+    cursors = ask(loader, "SELECT timeframe, source, asked_from::text, asked_until FROM ops.cursors")
+    assert cursors == [("1d", "made", DAYS[0], NOW)]
 
 
 def test_an_adjusted_close_that_makes_no_sense_refuses_its_instrument_only(loader):
@@ -394,13 +460,15 @@ def test_an_adjusted_close_that_makes_no_sense_refuses_its_instrument_only(loade
 
 # Faults in between.
 
-STEPS = ["stage_candles", "restated", "drop_staged", "upsert_staged", "close_gaps", "upsert_gaps", "add_quarantine",
-         "upsert_factors"]  # fmt: skip
+STEPS = [
+    (store, "stage_candles"), (store, "suspects"), (store, "upsert_staged"), (store, "close_gaps"), (store, "upsert_gaps"),
+    (store, "add_quarantine"), (factors, "upsert_factors"), (store, "move_watermark"), (store, "keep_cursors"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_run_that_dies_and_is_repeated_ends_as_a_clean_one(loader, monkeypatch, step, when):
+@pytest.mark.parametrize(("module", "step"), STEPS, ids=[step for _, step in STEPS])
+def test_a_run_that_dies_and_is_repeated_ends_as_a_clean_one(loader, monkeypatch, module, step, when):
     half = 4
     lines = [("005930", day, 100.0 + n) for n, day in enumerate(DAYS)]
     batches = [
@@ -411,7 +479,7 @@ def test_a_run_that_dies_and_is_repeated_ends_as_a_clean_one(loader, monkeypatch
     batches[1][1].loc[1, "high"] = 1.0  # below low
     source = Made(batches, ["005930"])
     calls = 0
-    real = getattr(store, step)
+    real = getattr(module, step)
 
     def dying(*args: Any, **options: Any) -> Any:
         nonlocal calls
@@ -423,7 +491,7 @@ def test_a_run_that_dies_and_is_repeated_ends_as_a_clean_one(loader, monkeypatch
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(store, step, dying)
+    monkeypatch.setattr(module, step, dying)
     with suppress(KeyboardInterrupt):
         run_all(loader, source)
     assert calls == 2

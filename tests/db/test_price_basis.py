@@ -75,13 +75,29 @@ def test_a_factor_that_its_source_takes_back_is_forgotten(load, loader):
 
 
 @pytest.mark.parametrize("overlap", [1, 3, 8])
-def test_a_file_on_another_basis_is_refused_however_few_bars_overlap(load, loader, overlap):
+def test_a_file_on_another_basis_is_joined_however_few_bars_overlap(load, loader, overlap):
+    """Held at 200; then told at half the price. The newest day of each file is unfinished and says nothing of the basis."""
     load({"a.csv": [line(day, 200) for day in DAYS] + [line("2024-08-01", 200)]})
-    before = closes(loader)
-    short = [line(day, 100) for day in DAYS[8 - overlap :]] + [line(f"2024-08-{day:02}", 100) for day in (2, 5)]
+    short = [line(day, 100) for day in DAYS[8 - overlap :]] + [line(f"2024-08-{day:02}", 100) for day in (1, 2, 5)]
     report = load({"b.csv": short})
-    assert "restated" in report.errors["005930"]
-    assert closes(loader) == before
+    assert report.errors == {}
+    assert closes(loader) == [100.0] * 11
+    assert ask(loader, "SELECT ex_date::text, price_factor, kind FROM api.factors") == [
+        ("2024-08-01", 0.5, "restatement")
+    ]
+    with loader.connect() as conn:
+        raw = conn.execute(text("SELECT close FROM api.candles_raw ORDER BY ts")).scalars().all()
+    assert raw == [200.0] * 8 + [100.0] * 3
+
+
+def test_without_a_day_in_common_a_jump_hides_what_lies_before_it(load, loader):
+    load({"a.csv": [line(day, 200) for day in DAYS]})
+    load({"b.csv": [line(f"2024-08-{day:02}", 100) for day in (1, 2, 5)]})
+    assert closes(loader) == [100.0] * 3, "whether 200 was halved by a split or by the market nobody has told"
+    assert ask(loader, "SELECT count(*) FROM api.candles_raw") == [(11,)]
+    # A third telling covers both, and settles it.
+    load({"c.csv": [line(day, 100) for day in DAYS] + [line(f"2024-08-{day:02}", 100) for day in (1, 2, 5, 6)]})
+    assert closes(loader) == [100.0] * 12
 
 
 def test_a_date_to_come_is_rejected_and_does_not_make_the_forming_bar_final(load, loader):

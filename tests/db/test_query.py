@@ -13,11 +13,13 @@ from sqlalchemy import Connection, text
 from chartinsight_lib import ledger
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.db import bars, query, store
+from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.domain import CANDLE, FACTOR, INSTRUMENT, NUMBERS, Flag
 from chartinsight_lib.errors import NotFound
 
 RUN = UUID(int=1)
+NOW = datetime(2024, 8, 20, 12, tzinfo=UTC)
 NOON = datetime(2024, 8, 5, 12, tzinfo=UTC)
 
 
@@ -38,13 +40,13 @@ def hold(conn: Connection, code: str, bars: dict[str, tuple], *, market: str = "
     kinds = dict.fromkeys(["open", "high", "low", "close", "value"], "float64") | {"volume": "int64", "flags": "int16"}
     frame = frame.assign(ts=pd.to_datetime(frame["ts"], utc=True)).astype(kinds)
     store.stage_candles(conn, frame, instrument_ids(conn, market))
-    store.upsert_staged(conn, "1d", source=source, run_id=RUN)
+    store.upsert_staged(conn, "1d", source=source, run_id=RUN, now=NOW)
 
 
 def split(conn: Connection, code: str, *events: tuple[str, float, float, str]) -> None:
     """Know corporate actions: (ex-date, price factor, volume factor, kind)."""
     rows = [(code, date.fromisoformat(day), *rest) for day, *rest in events]
-    store.upsert_factors(
+    upsert_factors(
         conn, pd.DataFrame(rows, columns=FACTOR), instrument_ids(conn, "KRX"), source="test", detected_at=NOON,
         run_id=RUN,
     )  # fmt: skip

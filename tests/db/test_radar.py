@@ -22,6 +22,7 @@ from chartinsight_lib.clock import Clock, fixed_clock
 from chartinsight_lib.collect import collect_daily
 from chartinsight_lib.db import query, store
 from chartinsight_lib.db.engine import Database
+from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import CANDLE, FACTOR, INSTRUMENT, NUMBERS, Flag
@@ -31,6 +32,7 @@ from chartinsight_lib.radar import Radar, Scan, Status, scan, scan_market
 from chartinsight_lib.widgets.scanner import table_values
 
 RUN = UUID(int=1)
+NOW = datetime(2024, 8, 20, 12, tzinfo=UTC)
 LAST = date(2024, 8, 2)  # a Friday
 NEXT_MONDAY = fixed_clock(datetime(2024, 8, 5, 9, tzinfo=UTC))  # 18:00 in Seoul
 
@@ -52,7 +54,7 @@ def hold(engine: Engine, code: str, bars: Iterable[tuple], *, market: str = "KRX
     frame = frame.assign(ts=pd.to_datetime(frame["ts"], utc=True)).astype(kinds)
     with engine.begin() as conn:
         store.stage_candles(conn, frame, instrument_ids(conn, market))
-        store.upsert_staged(conn, "1d", source="test", run_id=RUN)
+        store.upsert_staged(conn, "1d", source="test", run_id=RUN, now=NOW)
 
 
 def flat(days: Iterable[Any], close: float = 100.0, *, flags: int = 0) -> list[tuple]:
@@ -130,7 +132,7 @@ def test_a_split_on_the_last_day_is_no_fall(loader):
     hold(loader, "A", [*flat(until(date(2024, 8, 1), 40)), (f"{LAST}", 50, 51, 49, 51, 20, math.nan, 0)])
     with loader.begin() as conn:
         factors = pd.DataFrame([("A", LAST, 0.5, 2.0, "split")], columns=FACTOR)
-        store.upsert_factors(
+        upsert_factors(
             conn, factors, pd.Series(ids), source="test", detected_at=datetime(2024, 8, 5, tzinfo=UTC), run_id=RUN
         )
     assert row_of(scanned(loader), "A")["change_pct"] == pytest.approx(2.0)
@@ -384,7 +386,7 @@ def shown(loader: Engine) -> Radar:
     hold(loader, "035720", flat([LAST]))
     with loader.begin() as conn:
         factors = pd.DataFrame([("005930", days[20].date(), 0.5, 2.0, "split")], columns=FACTOR)
-        store.upsert_factors(conn, factors, pd.Series(ids), source="test", detected_at=NEXT_MONDAY(), run_id=RUN)
+        upsert_factors(conn, factors, pd.Series(ids), source="test", detected_at=NEXT_MONDAY(), run_id=RUN)
     scanned(loader)
     return Radar(loader, NEXT_MONDAY)
 
@@ -526,9 +528,7 @@ def test_the_table_has_the_running_bar_and_the_final_close_on_its_basis(shown, l
     with loader.begin() as conn:
         factors = pd.DataFrame([("000660", date(2024, 8, 5), 0.5, 2.0, "rights")], columns=FACTOR)
         ids = instrument_ids(conn, "KRX")
-        store.upsert_factors(
-            conn, factors, ids, source="test", detected_at=datetime(2024, 8, 5, tzinfo=UTC), run_id=RUN
-        )
+        upsert_factors(conn, factors, ids, source="test", detected_at=datetime(2024, 8, 5, tzinfo=UTC), run_id=RUN)
     table = shown.table().set_index("code")
     running = table.loc["000660"]
     assert bool(running["provisional"]) and running["running_close"] == 130

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from chartinsight_lib.db import store
 from chartinsight_lib.db.engine import Database
+from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import CANDLE, FACTOR, GAP, INSTRUMENT
@@ -17,6 +18,7 @@ from chartinsight_lib.simulator.model import Event
 from chartinsight_lib.simulator.replay import ReplayMarket
 
 RUN = UUID(int=1)
+NOW = datetime(2024, 8, 20, 12, tzinfo=UTC)
 BARS = [
     ("2018-04-27", 2_669_000, 2_682_000, 2_622_000, 2_650_000, 606_216, 1.6e12, 0),
     ("2018-05-04", 53_000, 53_900, 51_800, 51_900, 39_565_391, 2.1e12, 0),
@@ -34,12 +36,12 @@ def test_raw_bars_halts_and_splits_are_played(database: Database, loader: Engine
         floats = dict.fromkeys(["open", "high", "low", "close", "value"], "float64")
         bars = bars.assign(ts=pd.to_datetime(bars["ts"], utc=True)).astype(floats | {"flags": "int16"})
         store.stage_candles(conn, bars, ids)
-        store.upsert_staged(conn, "1d", source="test", run_id=RUN)
+        store.upsert_staged(conn, "1d", source="test", run_id=RUN, now=NOW)
         gap = pd.DataFrame([("005930", pd.Timestamp("2018-05-02", tz="UTC"), "halted")], columns=GAP)
         store.upsert_gaps(conn, gap, ids, timeframe="1d", source="test", run_id=RUN)
         split = pd.DataFrame([("005930", date(2018, 5, 4), 0.02, 50.0, "split")], columns=FACTOR)
         now = datetime(2018, 5, 5, tzinfo=UTC)
-        store.upsert_factors(conn, split, ids, source="test", detected_at=now, run_id=RUN)
+        upsert_factors(conn, split, ids, source="test", detected_at=now, run_id=RUN)
     market = ReplayMarket.from_database(database.url(Role.READER))
     held = market.daily("005930")
     assert held.day.astype(str).tolist() == ["2018-04-27", "2018-05-02", "2018-05-04"]

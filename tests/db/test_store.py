@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +18,14 @@ from sqlalchemy import Connection, Engine, text
 
 from chartinsight_lib.db import store
 from chartinsight_lib.db.bars import candles
+from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.db.rows import Changes
 from chartinsight_lib.domain import CANDLE, FACTOR, GAP, INSTRUMENT, Flag
 from chartinsight_lib.errors import SchemaError
 
 RUN, LATER_RUN = UUID(int=1), UUID(int=2)
+NOW = datetime(2024, 8, 20, 12, tzinfo=UTC)
 WAIT_S = 20.0
 CODES = ["000660", "005930", "035720"]
 DAYS = [f"2024-08-{day:02}" for day in (1, 2, 5, 6, 7, 8, 9, 12, 13, 14)]
@@ -48,7 +50,7 @@ def frame(*bars: tuple) -> pd.DataFrame:
 
 def load(conn: Connection, bars: pd.DataFrame, *, source: str = "test", run_id: UUID = RUN) -> Changes:
     store.stage_candles(conn, bars, instrument_ids(conn, "KRX"))
-    return store.upsert_staged(conn, "1d", source=source, run_id=run_id)
+    return store.upsert_staged(conn, "1d", source=source, run_id=run_id, now=NOW)
 
 
 def held(conn: Connection) -> dict[tuple[str, str], tuple[float, int, float | None, int]]:
@@ -145,7 +147,7 @@ def test_a_gap_or_factor_of_an_unknown_code_is_an_error_and_stores_nothing(liste
             store.upsert_gaps(listed, gaps(("005930", DAYS[0], "halted"), ("999999", DAYS[0], "halted")), ids, "1d",
                               source="test", run_id=RUN)  # fmt: skip
         else:
-            store.upsert_factors(listed, factors(("999999", 0.5)), ids, source="test", detected_at=DETECTED, run_id=RUN)
+            upsert_factors(listed, factors(("999999", 0.5)), ids, source="test", detected_at=DETECTED, run_id=RUN)
     for table in ("ops.gaps", "live.factors"):
         assert listed.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 0
 
@@ -236,69 +238,91 @@ def test_a_load_that_waited_for_another_ends_in_one_of_both_complete_states(comm
     assert found in ([300] * 10, [200, 100] * 5)
 
 
-def test_two_price_bases_do_not_mix_when_two_first_loads_meet(committed):
-    def guarded_load(conn: Connection, close: float) -> list[store.Restated]:
-        ids = instrument_ids(conn, "KRX")
-        store.stage_candles(conn, frame(*(bar("005930", day, close) for day in DAYS)), ids)
-        found = store.restated(conn, "1d")
-        store.drop_staged(conn, [int(ids[one.code]) for one in found])
-        store.upsert_staged(conn, "1d", source="test", run_id=RUN)
-        return found
-
-    refused: list[store.Restated] = []
+def test_a_load_compares_with_what_the_one_before_it_stored(committed):
+    """Two first loads on two price bases meet: the second one waits, and then it sees what the first one held."""
+    seen: list[store.Suspect] = []
 
     def second() -> None:
         with committed.begin() as conn:
-            refused.extend(guarded_load(conn, 50))
+            ids = instrument_ids(conn, "KRX")
+            store.stage_candles(conn, frame(*(bar("005930", day, 50) for day in DAYS)), ids)
+            seen.extend(store.suspects(conn, "1d"))
 
     with committed.connect() as watcher, committed.connect() as first:
-        assert guarded_load(first, 100) == []
+        load(first, frame(*(bar("005930", day, 100) for day in DAYS)))
         started = in_background(second)
         until_blocked(watcher)
         first.commit()
         finish(started)
-        assert {row[0] for row in held(watcher).values()} == {100}
-    assert refused == [store.Restated("005930", 10, 10, 0.5)]
+    assert [(one.code, one.overlap, one.differing) for one in seen] == [("005930", 10, 10)]
 
 
 # A past that is told differently.
 
 
-def staged_against(conn: Connection, before: pd.DataFrame, after: pd.DataFrame) -> list[store.Restated]:
+def staged_against(
+    conn: Connection, before: pd.DataFrame, after: pd.DataFrame, **options: Any
+) -> list[tuple[str, int, int]]:
     load(conn, before)
     store.stage_candles(conn, after, instrument_ids(conn, "KRX"))
-    return store.restated(conn, "1d")
+    return [(one.code, one.overlap, one.differing) for one in store.suspects(conn, "1d", **options)]
 
 
-def test_an_instrument_whose_closes_are_all_halved_is_refused_while_others_go_in(listed):
-    before = frame(*(bar(code, day, 100) for code in CODES for day in DAYS[:9]))
-    after = frame(*(bar(code, day, 50 if code == "005930" else 100) for code in CODES for day in DAYS))
-    found = staged_against(listed, before, after)
-    assert found == [store.Restated("005930", overlap=9, differing=9, ratio=0.5)]
-    store.drop_staged(listed, [int(instrument_ids(listed, "KRX")["005930"])])
-    assert store.upsert_staged(listed, "1d", source="test", run_id=RUN) == Changes(inserted=2, unchanged=18)
-    closes = {key: row[0] for key, row in held(listed).items()}
-    assert closes == {(code, day): 100 for code in CODES for day in DAYS if (code, day) != ("005930", DAYS[9])}
+def test_an_instrument_that_differs_or_has_no_day_in_common_is_suspect(listed):
+    before = frame(*(bar(code, day, 100) for code in CODES for day in DAYS[:6]))
+    after = frame(
+        *(bar(CODES[0], day, 50) for day in DAYS), *(bar(CODES[1], day, 100) for day in DAYS),
+        *(bar(CODES[2], day, 100) for day in DAYS[6:]),
+    )  # fmt: skip
+    assert staged_against(listed, before, after) == [(CODES[0], 6, 6), (CODES[2], 0, 0)]
+
+
+def test_a_raw_source_corrects_itself_and_is_compared_with_others(listed):
+    before = frame(*(bar("005930", day, 100) for day in DAYS[:6]))
+    after = frame(*(bar("005930", day, 50) for day in DAYS))
+    assert staged_against(listed, before, after, raw_source="test") == []
+    assert staged_against(listed, before, after, raw_source="another") == [("005930", 6, 6)]
+
+
+def test_what_a_final_bar_said_before_it_was_revised_is_kept(listed):
+    load(listed, frame(bar("005930", "2024-08-05", 100), bar("005930", "2024-08-06", 90, flags=Flag.PROVISIONAL)))
+    load(listed, frame(*(bar("005930", day, 101) for day in ("2024-08-05", "2024-08-06"))), run_id=LATER_RUN)
+    kept = listed.execute(text("SELECT day, close, run_id, replaced_at, replaced_by FROM api.revisions")).all()
+    assert kept == [(date(2024, 8, 5), 100, RUN, NOW, LATER_RUN)], "an unfinished bar was never more than that"
+
+
+# The watermark.
+
+
+def watermarks(conn: Connection) -> dict[tuple[str, str], int]:
+    rows = conn.execute(text("SELECT market, timeframe, version FROM live.watermarks"))
+    return {(row.market, row.timeframe): row.version for row in rows}
+
+
+def test_the_watermark_moves_when_a_load_says_so_and_for_its_market_alone(listed):
+    store.move_watermark(listed, "US")
+    before = watermarks(listed)
+    load(listed, frame(bar("005930", DAYS[0], 100)))
+    assert watermarks(listed) == before, "a load moves it once, at its end"
+    store.move_watermark(listed, "KRX")
+    after = watermarks(listed)
+    assert {key for key in after if after[key] != before.get(key)} == {("KRX", "1d"), ("KRX", "1m"), ("KRX", "5m")}
 
 
 @pytest.mark.parametrize(
-    ("overlap", "differing", "refused"),
+    "change",
     [
-        (1, 1, True),
-        (1, 0, False),
-        (4, 4, True),
-        (5, 5, True),
-        (5, 1, True),
-        (10, 1, False),
-        (10, 2, True),
-        (10, 0, False),
+        "UPDATE live.candles SET close = close",
+        "DELETE FROM live.candles",
+        "DELETE FROM live.factors",
     ],
 )
-def test_few_differences_are_a_revision_and_many_another_basis(listed, overlap, differing, refused):
-    before = frame(*(bar("005930", day, 100) for day in DAYS[:overlap]))
-    after = frame(*(bar("005930", day, 50 if n < differing else 100) for n, day in enumerate(DAYS)))
-    found = staged_against(listed, before, after)
-    assert [(one.overlap, one.differing) for one in found] == ([(overlap, differing)] if refused else [])
+def test_whoever_changes_bars_or_factors_by_hand_moves_every_watermark(listed, change):
+    for market in ("KRX", "US"):
+        store.move_watermark(listed, market)
+    before = watermarks(listed)
+    listed.execute(text(change))
+    assert all(version > before[key] for key, version in watermarks(listed).items())
 
 
 @pytest.mark.parametrize("unfinished", ["held", "new"])
@@ -371,7 +395,7 @@ def test_factors_are_kept_once_and_revised(listed):
     ids = instrument_ids(listed, "KRX")
 
     def add(rows: pd.DataFrame, source: str = "test") -> Changes:
-        return store.upsert_factors(listed, rows, ids, source=source, detected_at=DETECTED, run_id=RUN)
+        return upsert_factors(listed, rows, ids, source=source, detected_at=DETECTED, run_id=RUN)
 
     assert add(factors()) == Changes()
     assert add(factors(("005930", 0.5), ("000660", 0.2))) == Changes(inserted=2)

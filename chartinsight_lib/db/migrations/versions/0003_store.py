@@ -29,7 +29,7 @@ CREATE TABLE live.revisions (
     run_id        uuid NOT NULL,
     replaced_at   timestamptz NOT NULL,
     replaced_by   uuid NOT NULL,
-    PRIMARY KEY (instrument_id, timeframe, ts, replaced_at)
+    PRIMARY KEY (instrument_id, timeframe, ts, replaced_at, replaced_by)
 );
 COMMENT ON TABLE live.revisions IS
     'final bars as they stood until replaced_at, when the run replaced_by told them differently; run_id is the run that '
@@ -59,6 +59,10 @@ CREATE TRIGGER moves_watermark AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON l
 FOR EACH STATEMENT EXECUTE FUNCTION live.move_watermarks();
 CREATE TRIGGER moves_watermark AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON live.factors
 FOR EACH STATEMENT EXECUTE FUNCTION live.move_watermarks();
+
+-- An instrument may pay a dividend and be split on one day.
+ALTER TABLE live.factors ADD COLUMN cash boolean NOT NULL GENERATED ALWAYS AS (kind = 'dividend') STORED;
+ALTER TABLE live.factors DROP CONSTRAINT factors_pkey, ADD PRIMARY KEY (instrument_id, ex_date, source, cash);
 
 COMMENT ON COLUMN live.factors.kind IS
     'split, rights, …: an event; dividend; restatement: the source moved to another basis; unknown: nothing tells how the'
@@ -107,6 +111,14 @@ COMMENT ON TABLE ops.restatements IS
 """
 
 VIEWS = """
+CREATE OR REPLACE VIEW api.factors AS
+SELECT DISTINCT ON (f.instrument_id, f.ex_date, f.cash)
+       f.instrument_id, i.market, i.code, f.ex_date, f.kind, f.price_factor, f.volume_factor, f.source, f.detected_at
+FROM   live.factors AS f JOIN live.instruments AS i ON i.id = f.instrument_id
+ORDER  BY f.instrument_id, f.ex_date, f.cash, f.detected_at DESC, f.source;
+COMMENT ON VIEW api.factors IS
+    'one factor per event: several sources may know of the same, the newest finding stands; dividends stand beside';
+
 CREATE OR REPLACE VIEW api.candles AS
 SELECT i.market, i.code, i.name, c.timeframe, c.ts, api.day_of(i.market, c.timeframe, c.ts) AS day,
        c.open * f.price AS open, c.high * f.price AS high, c.low * f.price AS low, c.close * f.price AS close,
