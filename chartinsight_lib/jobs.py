@@ -11,18 +11,19 @@ from chartinsight_lib.errors import ConfigError, NotFound
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # a job's name is a folder's name under runs/
 FIELDS = ("notebook", "timeout_s")
-MAY_HAVE = ("live",)
+MAY_HAVE = ("live", "on_request")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A notebook that is run by name. `notebook` is absolute; `timeout_s` bounds the whole run, seconds; a `live` one needs a
-    source that knows the running day."""
+    source that knows the running day; one `on_request` is run by its name alone, because it needs a key that not everybody has."""
 
     name: str
     notebook: Path
     timeout_s: int
     live: bool = False
+    on_request: bool = False
 
 
 def read_jobs(project: Path) -> dict[str, Job]:
@@ -64,13 +65,13 @@ def _job(path: Path, project: Path, name: Any, entry: Any) -> Job:
     timeout_s = entry["timeout_s"]
     if not isinstance(timeout_s, int) or isinstance(timeout_s, bool) or timeout_s < 1:
         raise wrong(f"timeout_s must be a whole number of seconds, 1 or more, and {timeout_s!r} is not.")
-    live = entry.get("live", False)
-    if not isinstance(live, bool):
-        raise wrong(f"live must be true or false, and {live!r} is neither.")
+    for switch in MAY_HAVE:
+        if not isinstance(value := entry.get(switch, False), bool):
+            raise wrong(f"{switch} must be true or false, and {value!r} is neither.")
     notebook = project / str(entry["notebook"])
     if notebook.suffix != ".ipynb" or not notebook.is_file():
         raise wrong(f"notebook {notebook} does not exist. Expected an .ipynb file, its path as seen from {project}.")
-    return Job(name, notebook, timeout_s, live)
+    return Job(name, notebook, timeout_s, **{switch: entry.get(switch, False) for switch in MAY_HAVE})
 
 
 class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types

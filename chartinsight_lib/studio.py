@@ -82,7 +82,8 @@ class Standing:
 
 
 def run_pipeline(database: Database, settings: Settings, options: Options, market: str, say: Say) -> list[str]:
-    """Run all jobs in their order on a source of `market`; return the failures after which the road could still go on.
+    """Run all jobs in their order on a source of `market`, but for those on request; return the failures after which the road
+    could still go on.
 
     Raises:
         ConfigError: a parameter is wrong.
@@ -91,7 +92,7 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
     told: dict[str, Any] = {"source": options.source, "market": market, "columns": dict(options.columns)}
     failures: list[str] = []
     for job in read_jobs(settings.project).values():
-        if job.live and not options.live:
+        if job.on_request or (job.live and not options.live):
             continue
         if job.live:
             parameters: dict[str, Any] = {"source": options.source}
