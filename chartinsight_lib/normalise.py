@@ -32,6 +32,10 @@ REQUIRED = ["code", "date", *PRICES, "volume"]
 FIRST_DAY, LAST_DAY = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")  # outside, a date is a misreading
 EXACT = 2.0**53  # whole numbers below it are exact as floats
 WIDEST = 0.01  # share of the price by which a range may miss its own open or close
+OTHER_SCALE = (
+    20.0  # a lone bar whose prices are so many times those about it, or that part of them, is on another scale
+)
+SAME_SCALE = 2.0  # bars within this ratio are on one scale
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,54 @@ def _rules(row: _Columns, unit: float, now: np.datetime64) -> list[_Rule]:
         _Rule("high_below_low", "rejected", row.high < row.low),
         _Rule("high_below_close", "rejected", over > over_most),
         _Rule("low_above_close", "rejected", under > under_most),
+        _Rule("scale_break", "rejected", _lone_scale(row, priced & counted)),
         _Rule("high_below_close", "widened", over > 0),
         _Rule("low_above_close", "widened", under > 0),
     ]
+
+
+def _lone_scale(row: _Columns, sound: Mask) -> Mask:
+    """Return the rows that are alone on another scale: high or low OTHER_SCALE off the bars before and after, which agree
+    with one another and with those about them. No market moves so and back within a day. Where scales alternate, nothing
+    tells which is the right one, and none is returned.
+    """
+    lone = np.zeros(len(sound), dtype=bool)
+    rows = np.flatnonzero(sound & (row.code.codes >= 0) & ~np.isnat(row.at))
+    key = _keys(row, rows)
+    if not np.all(key[1:] > key[:-1]):
+        by_key = np.argsort(key, kind="stable")
+        rows, key = rows[by_key], key[by_key]
+    first = np.append(True, key[1:] != key[:-1])[: len(key)]
+    one = rows[first]  # of rows of one key, which may repeat one another
+    code, close = row.code.codes[one], row.close[one]
+    step = np.append(1.0, close[1:] / close[:-1])[: len(close)]
+    wild = np.maximum(row.high[one] / close, close / row.low[one]) >= SAME_SCALE
+    if not (wild.any() or (np.maximum(step, 1 / step)[1:] >= OTHER_SCALE / SAME_SCALE).any()):
+        return lone
+
+    def there(offset: int) -> tuple[Floats, Mask]:
+        at = np.arange(len(one)) + offset
+        inside = (at >= 0) & (at < len(one))
+        at = np.where(inside, at, 0)
+        return close[at], inside & (code[at] == code)
+
+    (before, has_before), (after, has_after) = there(-1), there(1)
+    most, least = np.maximum(before, after), np.minimum(before, after)
+    agree = has_before & has_after & (most <= SAME_SCALE * least)
+    company = np.zeros(len(one), dtype=bool)
+    for other, exists in (there(-2), there(2)):
+        same = (other <= SAME_SCALE * most) & (least <= SAME_SCALE * other)
+        agree &= same | ~exists
+        company |= exists
+    off = (row.high[one] >= OTHER_SCALE * most) | (row.low[one] <= least / OTHER_SCALE)
+    lone[rows] = (agree & company & off)[np.cumsum(first) - 1]
+    return lone
+
+
+def _keys(row: _Columns, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Return numbers that order rows by code and time."""
+    minutes = row.at[rows].astype("datetime64[us]").astype(np.int64) // 60_000_000  # since 1970: less than 10^9 in size
+    return np.asarray(row.code.codes[rows].astype(np.int64) * 1_000_000_000 + minutes)
 
 
 CONTRADICTION = "contradiction"
@@ -232,10 +281,7 @@ def _balance(result: Bars) -> None:
 def _kept(row: _Columns, alive: Mask) -> tuple[NDArray[np.intp], int, NDArray[np.intp]]:
     """Return one row per (code, day) of those alive, in that order; how many repeat one exactly; which contradict."""
     rows = np.flatnonzero(alive)
-    at = (
-        row.at[rows].astype("datetime64[us]").astype(np.int64) // 60_000_000
-    )  # minutes since 1970: less than 10^9 in size
-    key = row.code.codes[rows].astype(np.int64) * 1_000_000_000 + at
+    key = _keys(row, rows)
     if not np.all(key[1:] > key[:-1]):
         by_key = np.argsort(key, kind="stable")
         rows, key = rows[by_key], key[by_key]

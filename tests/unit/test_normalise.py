@@ -310,3 +310,97 @@ def test_the_long_history_is_accounted_for_rule_by_rule(shared_data):
     assert (result.quarantine["rule"] == "high_below_close").sum() == 45_397
     assert (result.quarantine["rule"] == "low_above_close").sum() == 6_669
     assert not (result.candles["flags"] & int(Flag.PROVISIONAL)).any()
+
+
+# A lone bar on another scale.
+
+
+def week(*closes: float, high: dict[int, float] | None = None, code: str = "005930") -> list[tuple]:
+    """One bar a day from Monday, 2024-08-05 on; `high`: {position: another high}."""
+    return [
+        bar(close, (high or {}).get(at, close), close, close, 10, code=code, day=f"2024-08-{5 + at:02}")
+        for at, close in enumerate(closes)
+    ]
+
+
+def scale_breaks(*rows: tuple, market: str = "KRX") -> list[int]:
+    """The days of August 2024 whose rows were rejected as being on another scale."""
+    found = daily(*rows, market=market).quarantine
+    assert set(found["action"]) <= {"rejected"}
+    return found.loc[found["rule"] == "scale_break", "ts"].dt.day.tolist()
+
+
+@pytest.mark.parametrize(
+    ("closes", "days"),
+    [
+        ((700, 710, 71_000, 720, 730), [7]),  # a hundred times, for a day
+        ((70_000, 71_000, 710, 72_000, 73_000), [7]),
+        ((700, 71_000, 720, 730), [6]),  # company on one side is enough
+        ((700, 710, 14_400, 720, 730), [7]),  # 14,400 / 720 = 20
+        ((700, 710, 14_390, 720, 730), []),
+    ],
+)
+def test_a_lone_bar_at_twenty_times_its_neighbours_is_rejected(closes, days):
+    assert scale_breaks(*week(*closes)) == days
+
+
+@pytest.mark.parametrize(
+    "closes",
+    [
+        (700, 71_000, 700),  # three bars: which is the odd one?
+        (700, 710, 71_000, 72_000, 73_000),  # it stays there: an event, a re-listing or another file's basis
+        (700, 71_000, 700, 71_000, 700, 71_000),  # scales alternate: nothing tells which is right
+        (700, 710, 720, 71_000),  # the newest bar: what follows is not known
+        (71_000, 700, 710, 720),
+        (700, 710, 71_000, 2_000, 2_100),  # its neighbours do not agree
+        (1_000, 1_300, 1_690, 2_197, 2_856),  # four days at the limit
+        (1_530, 63, 52, 40, 48),  # liquidation trading, as of 226440 in June 2025
+    ],
+)
+def test_what_could_be_a_real_price_is_never_rejected_for_its_scale(closes):
+    assert scale_breaks(*week(*closes)) == []
+    assert len(daily(*week(*closes)).candles) == len(closes)
+
+
+def test_a_high_alone_on_another_scale_spoils_its_bar():
+    assert scale_breaks(*week(700, 710, 705, 720, high={2: 70_500})) == [7]
+
+
+def test_the_scale_is_judged_by_instrument_and_in_any_order_of_rows():
+    rows = [*week(700, 710, 71_000, 720, 730), *week(70_000, 71_000, 71_500, 72_000, 73_000, code="000660")]
+    for order in (rows, rows[::-1], rows[::2] + rows[1::2]):
+        assert scale_breaks(*order) == [7]
+
+
+def test_a_row_on_another_scale_that_comes_twice_is_rejected_both_times():
+    rows = week(700, 710, 71_000, 720, 730)
+    assert scale_breaks(*rows, rows[2]) == [7, 7]
+
+
+@pytest.mark.shared
+def test_no_bar_of_the_real_histories_is_rejected_for_its_scale(shared_data):
+    """Three and a third million rows of three sources, with every real crash, re-listing and liquidation in them."""
+    for name in ("krx_daily_fdr_2022", "krx_daily_all_2023_2025", "krx_daily_kospi_2020_2026"):
+        rows = pd.read_parquet(shared_data / f"{name}.parquet")
+        found = normalise.daily(rows, market="KRX", today=TODAY, provisional_from=None).quarantine
+        assert "scale_break" not in set(found["rule"])
+
+
+@pytest.mark.shared
+def test_bars_without_volume_that_moved_are_kept_as_they_are(shared_data):
+    """Sources that adjust volumes round them to nothing: a price that moved was traded."""
+    rows = pd.read_csv(shared_data / "nasties" / "zero_volume_with_range.csv", dtype={"code": "str"})
+    result = daily(*rows[COLUMNS].itertuples(index=False, name=None))
+    assert len(result.candles) + len(result.quarantine[result.quarantine["action"] == "rejected"]) == len(rows)
+    assert set(result.quarantine["rule"]) <= {"high_below_close", "low_above_close"}
+    assert (result.candles["volume"] == 0).all()
+
+
+@pytest.mark.shared
+def test_zero_closes_of_a_corrupt_segment_are_rejected_each_with_its_row(shared_data):
+    rows = pd.read_csv(shared_data / "nasties" / "yahoo_corrupt_segments.csv", dtype={"code": "str"})
+    result = daily(*rows[COLUMNS].itertuples(index=False, name=None))
+    zero = rows.index[rows["close"] == 0] + 1
+    rejected = result.quarantine[result.quarantine["action"] == "rejected"]
+    assert set(zero) <= set(rejected["row"])
+    assert json.loads(rejected.iloc[0]["payload"])["close"] == 0
