@@ -1,7 +1,7 @@
 """Open DART, the Korean supervisor's register of filings: pace, the day's allowance, retries. Hands on records as they come.
 
 The vendor wants its key in every address. It is added on the wire alone, behind everything that logs or quotes an address.
-Dates are KST. Source: the developers' guide at opendart.fss.or.kr; docs/dart.md says which part is used.
+Dates are KST. Source: the developers' guide at opendart.fss.or.kr.
 """
 
 from __future__ import annotations

@@ -159,6 +159,7 @@ class FakeDart:
         self, corp: str, stock: str, name: str, rcept_no: str, *, year: int, quarter: int, corrected: bool = False
     ) -> None:
         """Put a report of a fiscal year that ends in December on the list."""
+        self.companies.setdefault(corp, OK | {"corp_code": corp, "stock_code": stock, "acc_mt": "12"})
         title = ("분기보고서", "반기보고서", "분기보고서", "사업보고서")[quarter - 1]
         self.filings.append(
             {
