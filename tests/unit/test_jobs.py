@@ -48,8 +48,10 @@ def test_jobs_are_read_in_the_order_of_the_file(project):
 
 def test_the_projects_own_jobs_run_instruments_then_candles_then_the_running_day_then_the_scan():
     assert list(read_jobs(ROOT)) == [
-        *("sync_instruments", "collect_daily", "collect_quotes", "collect_intraday", "repair_gaps", "scan_radar")
+        *("sync_instruments", "collect_daily", "collect_quotes", "collect_intraday", "repair_gaps", "scan_radar"),
+        "collect_financials",
     ]
+    assert [job.name for job in read_jobs(ROOT).values() if job.on_request] == ["collect_financials"]
     assert [job.name for job in read_jobs(ROOT).values() if job.live] == ["collect_quotes", "collect_intraday"]
 
 
