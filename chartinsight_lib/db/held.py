@@ -33,7 +33,7 @@ _ROW = {
 
 
 class Events(NamedTuple):
-    """Corporate actions: rows ascending in (instrument, ex_date), unique; bars before ex_date are multiplied by the factors."""
+    """Corporate actions: rows ascending in (instrument, ex_date, kind); bars before ex_date are multiplied by the factors."""
 
     instrument: NDArray[np.int64]
     ex_date: NDArray[np.datetime64]
@@ -221,4 +221,4 @@ def _events(rows: Mapping[str, NDArray[Any]]) -> Events:
         (-rows["flags"]).astype(np.int8),
     )
     found = _those(found, found.kind != _VERSION)
-    return _those(found, np.lexsort((found.ex_date, found.instrument)))
+    return _those(found, np.lexsort((found.kind, found.ex_date, found.instrument)))
