@@ -4,8 +4,6 @@ A source that gives adjusted prices restates its whole past after each corporate
 held keeps the prices it was stored with. Where both tell of the same days, the ratio of the two, their known events undone, is
 one number; a *seam*, a factor between the last bar of the one and the first of the other, carries it. A step of the ratio in
 between is an event that one of the two does not know of. What no factor explains is not joined at all.
-
-Each price is rounded by its source, so a day bounds the ratio to an interval, and days of one ratio to their intersection.
 """
 
 from __future__ import annotations
@@ -14,24 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
-from itertools import pairwise
 
 import numpy as np
 
-from chartinsight_lib.factors import SPLITS
 from chartinsight_lib.normalise import Days, Floats, Mask
+from chartinsight_lib.ratios import LIMIT, Learnt, Span, product, settle, usual
 
 NEAR_DAYS = 10
 """Bars that begin within so many days after those held, or end so many before, may follow one another."""
-LIMIT = 0.31
-"""The widest move of a day, +-30 % in Korea, and a little. Wider is an event or a resumption, not the market."""
-PLAIN = 0.10
-"""An event that moves the price by more is told from the market's own moves by who shows the jump."""
-CORRECTED = 0.1
-"""Share of the common days that may differ as corrections do: for a while, with the old ratio before and after."""
-CORRECTED_DAYS = 20
 SAME_VOLUME = 0.02
-EDGE_DAYS, LONG = 2, 20
+SLACK = (1, 2, 4, 16)
+"""By so many units each side may have rounded; what agrees with few of them needs no more."""
+SLACK_MOST = 0.001
+"""More than one unit may be this share of a price at most: then what cannot be seen is as small."""
 EXACT = 1e-9
 NOISE = 1e-6
 
@@ -121,140 +114,21 @@ def join(
         return _whole(arriving, incoming) if one_basis else _apart(held, incoming, arriving)
 
     old, new = held.close[mine], incoming.close[its]
-    chains = dict(held.factors), dict(incoming.factors)
-    learnt: tuple[set[date], set[date]] = set(), set()
-    while True:
-        spans = _corrected(_ratios(common, old, new, *chains, unit))
-        step = _first_step(spans, old, new, common, chains, open_seams)
-        if step is None:
+    learnt: Learnt
+    for slack in SLACK:
+        # A factor that was rounded on its way, and prices restated twice, miss by more than one unit.
+        if slack > 1 and slack * unit > SLACK_MOST * float(np.median(np.minimum(old, new))):
             break
-        side, at, gained = step
-        if side is None or len(learnt[0] | learnt[1]) > 3 + len(common) // 100 or at in learnt[side]:
-            return _disagreeing(arriving, spans, common, old, new)
-        chains[side][at] = chains[side].get(at, 1.0) * (gained if side == 0 else 1 / gained)
-        learnt[side].add(at)
-    learnt[0].update(day for day in open_seams if common[0].item() < day <= common[-1].item())
-    ratio = spans[-1].ratio if len(spans) == 1 else max(spans, key=lambda span: span.days).ratio
-    meeting = _Meeting(common, ratio, *chains, held.volume[mine], incoming.volume[its], int((old != new).sum()))
-    return (
-        _replacing(held, incoming, arriving, meeting, learnt)
-        if replaces
-        else _beside(held, incoming, arriving, meeting, learnt)
-    )
-
-
-@dataclass(slots=True)
-class _Span:
-    """Common days from position `start` on whose ratio is one number between low and high."""
-
-    start: int
-    low: float
-    high: float
-    days: int = 1
-
-    @property
-    def ratio(self) -> float:
-        if self.low <= 1 <= self.high:
-            return 1.0
-        for new, old in SPLITS:
-            for exact in (new / old, old / new):
-                if self.low <= exact <= self.high:
-                    return float(exact)
-        return (self.low + self.high) / 2
-
-    def meets(self, low: float, high: float) -> bool:
-        return max(self.low, low) <= min(self.high, high)
-
-    def add(self, low: float, high: float, days: int) -> None:
-        self.low, self.high, self.days = max(self.low, low), min(self.high, high), self.days + days
-
-
-def _ratios(
-    days: Days,
-    old: Floats,
-    new: Floats,
-    old_factors: Mapping[date, float],
-    new_factors: Mapping[date, float],
-    unit: float,
-) -> list[_Span]:
-    """Divide the common days into spans of one ratio new / old, events undone."""
-    undone = _product(new_factors, days) / _product(old_factors, days)
-    # A price below a unit or two says next to nothing; the bound stays positive.
-    low = np.maximum(new - unit, new * 0.01) / (old + unit) * undone
-    high = (new + unit) / np.maximum(old - unit, old * 0.01) * undone
-    same = old == new
-    low, high = np.where(same, np.minimum(low, undone), low), np.where(same, np.maximum(high, undone), high)
-    spans: list[_Span] = []
-    for at, (least, most) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
-        if spans and spans[-1].meets(least, most):
-            spans[-1].add(least, most, 1)
-        else:
-            spans.append(_Span(at, least, most))
-    return spans
-
-
-def _corrected(spans: list[_Span]) -> list[_Span]:
-    """Take spans that differ for a while, with one ratio before and after, for corrections: they belong to what surrounds them.
-    Too many of them are none."""
-    total = sum(span.days for span in spans)
-    kept: list[_Span] = []
-    odd = 0
-    for number, span in enumerate(spans):
-        if kept and kept[-1].meets(span.low, span.high):
-            kept[-1].add(span.low, span.high, span.days)
-            continue
-        later = spans[number + 1 : number + 4]
-        if (
-            kept
-            and span.days <= CORRECTED_DAYS
-            and any(kept[-1].meets(other.low, other.high) and other.days > span.days for other in later)
-        ):
-            kept[-1].days += span.days
-            odd += span.days
-            continue
-        kept.append(_Span(span.start, span.low, span.high, span.days))
-    return kept if odd <= CORRECTED * total else spans
-
-
-def _first_step(
-    spans: list[_Span], old: Floats, new: Floats, days: Days, chains: tuple[Mapping[date, float], Mapping[date, float]],
-    open_seams: frozenset[date],
-) -> tuple[int | None, date, float] | None:  # fmt: skip
-    """Return the first step of the ratio: who does not know of the event (0 the held side, 1 the incoming one, None: nobody can
-    say), its day, and the ratio before over the ratio after; None: there is no step."""
-    total = sum(span.days for span in spans)
-    for number, (before, after) in enumerate(pairwise(spans)):
-        at, gained = days[after.start].item(), before.ratio / after.ratio
-        if open_here := [day for day in open_seams if days[after.start - 1].item() < day <= at]:
-            return 0, max(open_here), gained
-        side = _who_lacks(old, new, days, chains, after.start, gained)
-        # Nobody can say; but a day or two at the edge of a long agreement are corrections rather than an event.
-        at_edge = (number == 0 and before.days <= EDGE_DAYS) or (number == len(spans) - 2 and after.days <= EDGE_DAYS)
-        if side is not None or not at_edge or total < LONG:
-            return side, at, gained
-    return None
-
-
-def _who_lacks(
-    old: Floats,
-    new: Floats,
-    days: Days,
-    chains: tuple[Mapping[date, float], Mapping[date, float]],
-    at: int,
-    gained: float,
-) -> int | None:
-    """Return which side does not know of the event at position `at`, as `_first_step`.
-
-    Over an event the side that lacks it jumps, and the other one moves as the market does.
-    """
-    moves: list[float] = []
-    for close, factors in zip((old, new), chains, strict=True):
-        undone = _product(factors, days)
-        moves.append(abs(float(np.log(close[at] * undone[at] / (close[at - 1] * undone[at - 1])))))
-    quiet, jumping = min(moves), max(moves)
-    if jumping > np.log1p(LIMIT) >= quiet or (abs(np.log(gained)) > PLAIN and jumping > 2 * quiet):
-        return int(moves[1] == jumping)
-    return None
+        chains = dict(held.factors), dict(incoming.factors)
+        spans, learnt, agree = settle(common, old, new, chains, slack * unit, open_seams)
+        if agree:
+            ratio = max(spans, key=lambda span: span.days).ratio
+            volumes = held.volume[mine], incoming.volume[its]
+            meeting = _Meeting(common, ratio, *chains, *volumes, int((old != new).sum()))
+            put = _replacing if replaces else _beside
+            return put(held, incoming, arriving, meeting, learnt)
+    spans, _, _ = settle(common, old, new, (dict(held.factors), dict(incoming.factors)), unit, open_seams)
+    return _disagreeing(arriving, spans, common, old, new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +145,7 @@ class _Meeting:
 
     def local(self, days: Days) -> Floats:
         """Return by what a held price is multiplied to be on the incoming side's basis, as both stand there day by day."""
-        found: Floats = self.ratio * _product(self.old_factors, days) / _product(self.new_factors, days)
+        found: Floats = self.ratio * product(self.old_factors, days) / product(self.new_factors, days)
         return found
 
     def seam(self, day: date, factor: float, ratio: float) -> Seam:
@@ -279,13 +153,10 @@ class _Meeting:
         traded = (self.old_volume > 0) & (self.new_volume > 0)
         volumes = float(np.median(self.new_volume[traded] / self.old_volume[traded])) if traded.any() else 1.0
         follow = abs(volumes * ratio - 1) <= SAME_VOLUME < abs(ratio - 1)
-        return Seam(day, factor, 1 / factor if follow or _usual(factor) else 1.0, "restatement")
+        return Seam(day, factor, 1 / factor if follow or usual(factor) else 1.0, "restatement")
 
 
-_Learnt = tuple[set[date], set[date]]
-
-
-def _beside(held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: _Learnt) -> Joined:
+def _beside(held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: Learnt) -> Joined:
     """Join the incoming bars before and after those held, and among them where both are on one basis."""
     old, new = meeting.old_factors, meeting.new_factors
     first, last = held.days[0].item(), held.days[-1].item()
@@ -325,14 +196,14 @@ def _beside(held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting,
     )  # fmt: skip
 
 
-def _replacing(held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: _Learnt) -> Joined:
+def _replacing(held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: Learnt) -> Joined:
     """Put the incoming bars in the place of those held; older ones stay, on the basis of the day where the new ones begin."""
     old, new = meeting.old_factors, meeting.new_factors
     first, last = arriving[0].item(), arriving[-1].item()
     seams = {day: _event(day, new[day]) for day in learnt[1]}
     earlier = held.days[held.days < arriving[0]]
     if len(earlier):
-        factor = meeting.ratio * float(_product(old, earlier[-1:])[0]) / _all(new, {ex for ex in new if ex > first})
+        factor = meeting.ratio * float(product(old, earlier[-1:])[0]) / _all(new, {ex for ex in new if ex > first})
         if abs(factor - 1) > EXACT or first in old:
             seams[first] = meeting.seam(first, factor, meeting.ratio)
     dropped = sorted(ex for ex in old if first < ex <= last)
@@ -373,7 +244,7 @@ def _apart(held: Telling, incoming: Telling, arriving: Days) -> Joined:
     )  # fmt: skip
 
 
-def _disagreeing(arriving: Days, spans: list[_Span], common: Days, old: Floats, new: Floats) -> Joined:
+def _disagreeing(arriving: Days, spans: list[Span], common: Days, old: Floats, new: Floats) -> Joined:
     differing = int((old != new).sum())
     steps = [f"{common[span.start]}" for span in spans[1:4]]
     return Joined(
@@ -383,22 +254,10 @@ def _disagreeing(arriving: Days, spans: list[_Span], common: Days, old: Floats, 
     )  # fmt: skip
 
 
-def _product(factors: Mapping[date, float], days: Days) -> Floats:
-    """Return by what the price of each day is multiplied: the factors of all later ex-dates."""
-    product = np.ones(len(days))
-    for ex_date, factor in factors.items():
-        product[: np.searchsorted(days, np.datetime64(ex_date))] *= factor
-    return product
-
-
 def _all(factors: Mapping[date, float], chosen: set[date]) -> float:
     return float(np.prod([factors[day] for day in chosen]))
 
 
 def _event(day: date, factor: float) -> Seam:
-    usual = _usual(factor)
-    return Seam(day, factor, 1 / factor if usual else 1.0, "split" if usual else "restatement")
-
-
-def _usual(factor: float) -> bool:
-    return any(abs(factor * one / other - 1) < 1e-6 for new, old in SPLITS for one, other in ((new, old), (old, new)))
+    split = usual(factor)
+    return Seam(day, factor, 1 / factor if split else 1.0, "split" if split else "restatement")

@@ -94,7 +94,8 @@ def _find_held(conn: Connection, timeframe: str) -> None:
 
 
 def suspects(conn: Connection, timeframe: str, *, raw_source: str | None = None) -> list[Suspect]:
-    """Compare final bars, staged and held, and return the instruments whose closes differ or that have none in common, by code.
+    """Compare final bars, staged and held, and return the instruments whose closes differ, that have none in common, or that
+    have a seam whose factor nobody has told yet; by code.
 
     `raw_source`: the name of a source whose prices have one basis for ever; held bars of its own are what it corrects.
     """
@@ -110,6 +111,8 @@ def suspects(conn: Connection, timeframe: str, *, raw_source: str | None = None)
                    GROUP  BY s.instrument_id) AS o
             JOIN   live.instruments AS i ON i.id = o.instrument_id
             WHERE  o.differing > 0
+               OR  EXISTS (SELECT FROM live.factors AS f
+                           WHERE f.instrument_id = o.instrument_id AND f.kind IN ('unknown', 'assumed'))
                OR (o.overlap = 0 AND (  -- bars are held, and none of the raw source's own, which these would go on from
                        SELECT bool_and(b.source IS DISTINCT FROM :raw_source) FROM live.candles AS b
                        WHERE b.instrument_id = o.instrument_id AND b.timeframe = :timeframe AND (b.flags & :provisional) = 0))
