@@ -123,21 +123,24 @@ class _Run:
     # The list.
 
     def list_new(self, since: date, today: date, codes: Sequence[str]) -> None:
-        """Store the filings that are not known yet; each span of days is a transaction."""
+        """Store the filings that are not known yet; each span of days is a transaction. One with rows that make no sense is not
+        taken for read, and is asked again."""
         read = added = 0
+        wrong: list[str] = []
         for first, last, corp_code in self._spans(since, today, codes):
-            rows = list(self.client.filings(first, last, corp_code=corp_code))
+            found, refused = normalise.listed(self.client.filings(first, last, corp_code=corp_code))
             with self.engine.begin() as conn:
                 ledger.fence(conn, self.run_id)
-                found = normalise.listed(rows)
                 added += db.add_filings(conn, map(asdict, found), now=self.clock(), run_id=self.run_id)
-                if not corp_code:
+                if not corp_code and not refused:
                     db.record_list(conn, first, last, filings=len(found), now=self.clock(), run_id=self.run_id)
-                read += len(found)
+            read += len(found)
+            wrong += refused
         with self.engine.begin() as conn:
             ledger.fence(conn, self.run_id)
             db.link_instruments(conn, MARKET)
-        self.record("list", {"read": read, "inserted": added, "unchanged": read - added}, error=None)
+        error = f"{len(wrong)} rows are refused. First: {wrong[0]}" if wrong else None
+        self.record("list", {"read": read, "inserted": added, "unchanged": read - added}, error=error)
 
     def _spans(self, since: date, today: date, codes: Sequence[str]) -> Iterator[tuple[date, date, str]]:
         if codes:

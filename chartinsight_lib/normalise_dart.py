@@ -82,32 +82,26 @@ class Statement:
     notes: tuple[str, ...] = ()
 
 
-def listed(rows: Iterable[Record]) -> list[Listed]:
+def listed(rows: Iterable[Record]) -> tuple[list[Listed], list[str]]:
     """Turn rows of list.json into filings; other reports than periodic ones, and companies without a stock code, are left out.
 
+    Returns:
+        the filings, and why rows were refused of which a field is not what the guide says: one that is odd hides no other.
     Raises:
-        SchemaError: a field is missing or is not what the guide says.
+        SchemaError: a row lacks a field, or every periodic report is refused: the API has changed.
     """
-    found = []
+    found, refused = [], []
     for row in rows:
         if lacking := [name for name in ("rcept_no", "corp_code", "report_nm", "rcept_dt") if not row.get(name)]:
             raise SchemaError(f"dart list.json: a row lacks {', '.join(lacking)}. The API may have changed.")
-        name = _NAME.match(str(row["report_nm"]).strip())
-        stock_code = str(row.get("stock_code") or "").strip()
-        if not name or not stock_code:
-            continue
-        found.append(
-            Listed(
-                _code(row, "rcept_no", r"\d{14}"),
-                _code(row, "corp_code", r"\d{8}"),
-                _code(row, "stock_code", r"[0-9A-Z]{6}"),
-                str(row["report_nm"]).strip(),
-                FORMS[name[1]],
-                _month_end(row, int(name[2]), int(name[3])),
-                _day(row),
-            )
-        )
-    return found
+        if (name := _NAME.match(str(row["report_nm"]).strip())) and str(row.get("stock_code") or "").strip():
+            try:
+                found.append(_filing(row, name))
+            except SchemaError as error:
+                refused.append(str(error))
+    if refused and not found:
+        raise SchemaError(f"{refused[0]} So it is with all {len(refused)} reports. The API may have changed.")
+    return found, refused
 
 
 def fiscal_month(filings: Iterable[Listed], of: date) -> int:
@@ -310,6 +304,18 @@ def _shares(rows: Sequence[Record], filing: Listed, notes: list[str]) -> float |
                 return number if number > 0 else None
     notes.append("shares: not told")
     return None
+
+
+def _filing(row: Record, name: re.Match[str]) -> Listed:
+    return Listed(
+        _code(row, "rcept_no", r"\d{14}"),
+        _code(row, "corp_code", r"\d{8}"),
+        _code(row, "stock_code", r"[0-9A-Z]{6}"),
+        str(row["report_nm"]).strip(),
+        FORMS[name[1]],
+        _month_end(row, int(name[2]), int(name[3])),
+        _day(row),
+    )
 
 
 def _code(row: Record, field: str, pattern: str) -> str:

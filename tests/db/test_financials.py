@@ -339,6 +339,18 @@ def test_a_list_that_is_not_whole_is_not_taken_for_whole_and_is_read_again(stage
     assert stage.run(years=1).items["list"]["inserted"] == 3
 
 
+def test_an_odd_row_of_the_list_is_named_and_hides_no_other_and_its_days_are_listed_again(stage):
+    stage.files(GANA, 2024, 100, 110, 120)
+    odd = dict(stage.dart.filings[1], stock_code="99")
+    stage.dart.filings.append(odd | {"rcept_no": "20240814000009"})
+    report = stage.run()
+    assert report.errors["list"].startswith("1 rows are refused. First: dart list.json: stock_code is '99'")
+    assert report.items["000990"]["fetched"] == 3
+    stage.run()
+    listed = [params["bgn_de"] for name, params in stage.dart.asked[-3:] if name == "list.json"]
+    assert listed == ["20240801", "20250324", "20250401"]
+
+
 def test_a_run_that_was_given_up_writes_no_more(stage):
     stage.files(GANA, 2024, 100)
     with (
