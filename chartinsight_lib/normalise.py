@@ -88,7 +88,8 @@ def _rules(row: _Columns, unit: float, now: np.datetime64) -> list[_Rule]:
     zero = (row.open == 0) & (row.high == 0) & (row.low == 0)
     priced = np.logical_and.reduce([np.isfinite(price) & (price > 0) for price in prices])
     counted = (row.volume >= 0) & (row.volume < EXACT) & (np.abs(row.volume - np.round(row.volume)) < 1e-6)
-    flat = (row.open == row.high) & (row.high == row.low) & (row.low == row.close)
+    still = (row.open == row.high) & (row.high == row.low)
+    flat = still & (row.low == row.close)
     top, bottom = np.maximum(row.open, row.close), np.minimum(row.open, row.close)
     # Sources that adjust prices truncate them: high can end a little below close, low a little above. That it traded at
     # open and close is certain, so the range is widened to hold them; by more than this it is no rounding.
@@ -107,8 +108,9 @@ def _rules(row: _Columns, unit: float, now: np.datetime64) -> list[_Rule]:
         _Rule("bad_price", "rejected", ~priced),
         _Rule("bad_volume", "rejected", ~counted),
         _Rule("bad_value", "rejected", row.bad_value),
-        # All prices the last close and nothing traded: the bar is the source's invention.
-        _Rule("no-trade", "gap", flat & (row.volume == 0)),
+        # All prices the last close and nothing traded: the bar is the source's invention, also where the close was rounded
+        # another way than the others.
+        _Rule("no-trade", "gap", still & (over <= over_most) & (under <= under_most) & (row.volume == 0)),
         _Rule("high_below_low", "rejected", row.high < row.low),
         _Rule("high_below_close", "rejected", over > over_most),
         _Rule("low_above_close", "rejected", under > under_most),

@@ -27,12 +27,13 @@ COUNTS = ["expected", "present", "explained", "missing", "late"]
 def collected(conn: Connection, market: str, timeframe: str) -> pd.DataFrame:
     """Return a market's instruments and what is known of their collection.
 
-    Returns: index instrument_id, ascending; code, listed_on, delisted_on (dates or None); source of the newest bar ("" where
-        none is held); asked_from (date or None), asked_until (tz-aware or None) over all sources.
+    Returns: index instrument_id, ascending; code, board ("" where it is not known), listed_on, delisted_on (dates or None);
+        source of the newest bar ("" where none is held); asked_from (date or None), asked_until (tz-aware or None) over all sources.
     """
     rows = conn.execute(
         text("""
-            SELECT i.id, i.code, i.listed_on, i.delisted_on, COALESCE(b.source, '') AS source, c.asked_from, c.asked_until
+            SELECT i.id, i.code, COALESCE(i.board, '') AS board, i.listed_on, i.delisted_on,
+                   COALESCE(b.source, '') AS source, c.asked_from, c.asked_until
             FROM   live.instruments AS i
             LEFT   JOIN LATERAL (
                 SELECT source FROM live.candles WHERE instrument_id = i.id AND timeframe = :timeframe

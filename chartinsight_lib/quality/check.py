@@ -36,7 +36,7 @@ CHECK = "check"
 REASONS = {
     "missing": "the day has ended, and no bar of it came",
     "late": "the day has ended, and its final bar may still come",
-    "halted": "nothing in the market was traded then, although it was before and after",
+    "halted": "its board traded nothing then, although it did before and after",
 }
 
 
@@ -158,7 +158,17 @@ def _find_intraday(conn: Connection, known: Calendar, market: str, instruments: 
     ids = instruments.index.to_numpy()
     sessions = known.sessions(days[0].item(), days[-1].item())
     asked = _asked(instruments["asked_until"], known, len(days))
-    state, holes = intraday.find(bars, daily, ids, days, sessions, asked=asked, fresh=len(days) - 1, zone=known.zone)
+    state, holes = intraday.find(
+        bars,
+        daily,
+        ids,
+        days,
+        sessions,
+        boards=pd.factorize(instruments["board"])[0].astype(np.int64),
+        asked=asked,
+        fresh=len(days) - 1,
+        zone=known.zone,
+    )
     begin = int(np.argmax(state.any(axis=0))) if state.any() else len(days)
     return state[:, begin:], days[begin:], holes, _spans(state == State.PRESENT, days)
 

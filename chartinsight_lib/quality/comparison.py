@@ -104,9 +104,11 @@ _RUN = 3
 def _lacking(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Return {code: (days only ours, days only theirs)} within the span of time that both have."""
     spans = [frame.groupby("code")["day"].agg(["min", "max"]) for frame in (ours, theirs)]
-    common = spans[0].join(spans[1], how="inner", lsuffix="_ours", rsuffix="_theirs")
-    first = common[["min_ours", "min_theirs"]].max(axis=1)
-    last = common[["max_ours", "max_theirs"]].min(axis=1)
+    common = pd.concat([spans[0], spans[1].add_suffix("_theirs")], axis=1, join="inner")
+    if common.empty:
+        return {}
+    first = common[["min", "min_theirs"]].max(axis=1)
+    last = common[["max", "max_theirs"]].min(axis=1)
     keys = ours[["code", "day"]].merge(theirs[["code", "day"]], on=["code", "day"], how="outer", indicator="which")
     keys = keys[keys["code"].isin(common.index)]
     keys = keys[(keys["day"] >= keys["code"].map(first)) & (keys["day"] <= keys["code"].map(last))]

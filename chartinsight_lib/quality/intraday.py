@@ -7,7 +7,7 @@ which an instrument traded according to its daily bar:
 - where their volumes fall short of the day's, the holes of that day are missing;
 - where they make up the day's volume, nothing was traded in the holes, and they are no entries: of an instrument that
   hardly trades there would be seventy a day;
-- holes of all busy instruments at once, with bars before and after, are a halt of the whole market (circuit breaker).
+- holes of most busy instruments of a board at once, with bars before and after, are a halt of that board (circuit breaker).
 
 An instrument is looked at from its first to its last day with such bars: which ones are collected changes every day.
 """
@@ -30,10 +30,11 @@ CLOSING_AUCTION = np.timedelta64(10, "m")
 """Before the close prices are found in an auction, in which no bar is expected."""
 SHARE = 0.9
 """The least share of a day's volume that its shorter bars make up; the rest is traded at fixed prices outside of them."""
-BUSY = 0.5
-"""Share of the slots of a day in which an instrument must have traded for its holes to say something about the market."""
-BUSY_LEAST, HALT_LEAST = 2, 2
-"""So many busy instruments, and so many empty slots in a row, are a halt of the market."""
+BUSY = 0.8
+"""Share of the slots of a day in which an instrument must have traded for its holes to say something about its board."""
+BUSY_LEAST, HALT_SHARE, HALT_LEAST = 2, 0.5, 3
+"""So many busy instruments at least, this share of them, and so many empty slots in a row, are a halt: a circuit breaker stops
+trade for twenty minutes, and an auction of ten follows."""
 
 
 def find(
@@ -43,6 +44,7 @@ def find(
     days: NDArray[np.datetime64],
     sessions: pd.DataFrame,
     *,
+    boards: NDArray[np.int64],
     asked: Columns,
     fresh: int,
     zone: ZoneInfo,
@@ -53,6 +55,7 @@ def find(
         bars, daily: instrument_id, ts (datetime64[us], UTC), volume of the shorter bars and of the final daily ones.
         ids: instruments, ascending.
         days: trading days, ascending (datetime64[D]); sessions: opens and closes (UTC) of the same days.
+        boards: number of each instrument's board; boards are halted one by one.
         asked, fresh: as for `states.classify`.
     Returns:
         (instruments, days); columns instrument_id, ts (UTC), kind, unique in the first two.
@@ -64,9 +67,9 @@ def find(
     summed = np.bincount(place, weights=volume, minlength=shape[0] * shape[1]).reshape(shape)
     any_bar = np.zeros(shape, dtype=bool)
     any_bar[row, column] = True
-    at, on, dated = _places(daily, ids, days, ZoneInfo("UTC"))
+    owner, on, dated = _places(daily, ids, days, ZoneInfo("UTC"))
     traded = np.zeros(shape)
-    traded[at, on] = daily["volume"][dated]
+    traded[owner, on] = daily["volume"][dated]
 
     columns = np.arange(len(days))
     expected = (columns >= first_true(any_bar)[:, None]) & (columns <= last_true(any_bar)[:, None]) & (traded > 0)
@@ -86,12 +89,12 @@ def find(
         inside = (slot >= 0) & (slot < slots)
         held = np.zeros((len(ids), slots), dtype=bool)
         held[row[mine][inside], slot[inside]] = True
-        halt = _halts(held)
+        halt = _halts(held, boards) & any_bar[:, day, None]
         starts = opens[day] + np.arange(slots) * LENGTH
-        holes += [_holes(any_bar[:, day], start, KIND[State.HALTED]) for start in starts[halt]]
+        holes += [_holes(halt[:, at], starts[at], KIND[State.HALTED]) for at in np.flatnonzero(halt.any(axis=0))]
         empty = short[:, day, None] & any_bar[:, day, None] & ~held & ~halt
         torn[:, day] |= empty.any(axis=1)
-        holes += [_holes(empty[:, at_slot], starts[at_slot]) for at_slot in np.flatnonzero(empty.any(axis=0))]
+        holes += [_holes(empty[:, at], starts[at]) for at in np.flatnonzero(empty.any(axis=0))]
 
     state = np.select([~expected, torn & late, torn], [State.UNEXPECTED, State.LATE, State.MISSING], State.PRESENT)
     return state.astype(np.int8), _ledger(holes, ids, days, state, zone)
@@ -108,18 +111,20 @@ def _places(
     return np.searchsorted(ids, rows["instrument_id"][known]), column[known], known
 
 
-def _halts(held: Mask) -> Mask:
-    """Return the slots of a day in which the whole market stood still: (slots)."""
-    busy = held[held.mean(axis=1) >= BUSY] if held.shape[1] else held[:0]
-    if len(busy) < BUSY_LEAST:
-        return np.zeros(held.shape[1], dtype=bool)
-    traded = busy.any(axis=0)
-    spots = np.flatnonzero(traded)
-    halt = np.zeros(held.shape[1], dtype=bool)
-    for before, after in pairwise(spots):
-        if after - before > HALT_LEAST:
-            halt[before + 1 : after] = True
-    return halt
+def _halts(held: Mask, boards: NDArray[np.int64]) -> Mask:
+    """Return the slots of a day in which an instrument had no bar because its board stood still: (instruments, slots)."""
+    halted = np.zeros(held.shape, dtype=bool)
+    busy = held.mean(axis=1) >= BUSY if held.shape[1] else np.zeros(len(held), dtype=bool)
+    for board in np.unique(boards[busy]):
+        ours = boards == board
+        trading = held[ours & busy]
+        if len(trading) < BUSY_LEAST:
+            continue
+        moving = (~trading).sum(axis=0) < max(BUSY_LEAST, HALT_SHARE * len(trading))
+        for before, after in pairwise(np.flatnonzero(moving)):
+            if after - before > HALT_LEAST:
+                halted[ours, before + 1 : after] = ~held[ours, before + 1 : after]
+    return halted
 
 
 def _holes(instruments: Mask, ts: np.datetime64, kind: str = "") -> pd.DataFrame:
