@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -159,3 +161,54 @@ def _run(job: str, settings: Settings, **parameters: str) -> "Iterator[tuple[Eng
         ledger.notebook_run(engine, None, job=job, clock=settings.clock, parameters=parameters) as run_id,
     ):
         yield engine, run_id
+
+
+_day = click.DateTime(["%Y-%m-%d"])
+
+
+@data.command("export")
+@click.option("--to", required=True, type=click.Path(path_type=Path), metavar="PATH",
+              help="A .parquet or .csv file; or a folder, in the columns of others.")  # fmt: skip
+@_market
+@_codes
+@click.option(
+    "--timeframe", default="1d", show_default=True, help="1d 1w 1mo 5m 30m 1h, or any multiple that bars make."
+)
+@click.option("--since", type=_day, help="First trading date.")
+@click.option("--until", type=_day, help="Last trading date.")
+@click.option("--as-of", type=_day, help="Last trading date to know of, bars and corporate actions.  [default: all]")
+@click.option("--basis", type=click.Choice(["raw", "price", "price+dividend"]),
+              help="What is undone in the prices.  [default: raw; in the columns of others price]")  # fmt: skip
+@click.option("--style", type=click.Choice(["chartinsight", "yfinance", "backtesting", "pykrx"]), default="chartinsight",
+              show_default=True, help="Whose columns.")  # fmt: skip
+@click.option(
+    "--format", "file_format", type=click.Choice(["parquet", "csv"]), help="[default: as PATH ends, else parquet]"
+)
+@click.option("--final-only", is_flag=True, help="Leave out bars that may still change.")
+@click.option("--force", is_flag=True, help="Replace an earlier export.")
+@edge
+def export_command(to: Path, market: str, codes: str, since: datetime | None, until: datetime | None,
+                   as_of: datetime | None, **options: Any) -> None:  # fmt: skip
+    """Write bars into files, with a manifest that says what they are; `--source files:PATH` takes them in again."""
+    from chartinsight_lib.export import export
+
+    days: dict[str, Any] = {
+        name: day and day.date() for name, day in (("since", since), ("until", until), ("as_of", as_of))
+    }
+    settings = Settings.from_env()
+    # One snapshot: what is read twice is the same, also while something is being collected.
+    with _engine(settings) as engine, engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
+        done = export(
+            conn,
+            to.expanduser(),
+            market=_chosen(conn, market),
+            codes=_split(codes),
+            clock=settings.clock,
+            **days,
+            **options,
+        )
+    told = done.manifest
+    click.echo(
+        f"{told.rows:,} bars of {len(told.instruments):,} instruments ({told.market} {told.timeframe}, {told.basis}"
+        f"{f', {told.provisional} unfinished' if told.provisional else ''}{', SIMULATED' if told.simulated else ''}): {done.path}"
+    )

@@ -41,6 +41,7 @@ HEADERS = {
     "volume": {"volume", "vol", "trdeqty", "acctrdvol", "거래량"},
     "value": {"value", "amount", "trdeprica", "acctrdval", "거래대금"},
     "name": {"name", "stknm", "isuabbrv", "종목명"},
+    "flags": {"flags"},  # of our own exports; read where a manifest vouches for them
 }  # fmt: skip
 UNNAMED = {"", "unnamed:0", "indexlevel0", "index"}  # how tools write the header of a table's index
 
