@@ -126,6 +126,7 @@ def test_a_corrected_filing_is_a_newer_figure_and_the_old_one_stays_known_until_
     # The fourth quarter follows: 105 - 60 before, 105 - 55 after.
     assert (before[fourth].owner_income, after[fourth].owner_income) == (45, 50)
     assert fourth not in known(found, date(2025, 3, 19))
+    assert known(reversed(found), date(2025, 6, 2)) == after  # in whatever order they come
 
 
 # Comparisons per share.
@@ -271,6 +272,17 @@ def test_consolidated_and_separate_figures_are_never_mixed():
     # A comparable that exists on the other basis alone is none.
     gap = [one for one in LEADER if one.period_end != date(2023, 9, 30)]
     assert grade([*gap, *separate], AUTUMN).letter == "unknown"
+
+
+def test_a_company_that_consolidates_no_more_is_taken_by_its_separate_figures():
+    separate = [replace(one, fs_div="OFS") for one in LEADER]
+    old = [replace(one, eps=1.0) for one in LEADER if one.period_end < date(2024, 1, 1)]
+    assert grade([*old, *separate], AUTUMN) == grade(separate, AUTUMN)
+
+
+def test_return_is_on_the_mean_of_equity_now_and_a_year_before():
+    smaller = [replace(one, owner_equity=600.0) if one.period_end == date(2023, 9, 30) else one for one in LEADER]
+    assert grade(smaller, AUTUMN).roe == pytest.approx(27.5)  # 220 on (1,000 + 600) / 2
 
 
 def test_a_bank_without_revenue_is_graded_by_what_it_has():
