@@ -1,13 +1,14 @@
 """PostgreSQL's binary COPY, packed and unpacked by numpy: the fast road into and out of tables.
 
 A row on the wire is its number of fields (int16), then for each field its length (int32) and its big-endian bytes. With
-fixed-width types and no NULL every row has the same size, so a whole table is one numpy array of a structured type. NULL
-travels as NaN and is turned at the SQL side.
+fixed-width types and no NULL every row has the same size, so a whole table is one numpy array of a structured type. On the
+way out NULL travels as NaN and is turned at the SQL side; on the way in, rows with a NULL are packed apart.
 """
 
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -34,22 +35,58 @@ def from_wire_time(microseconds: NDArray[np.int64]) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(EPOCH + microseconds.astype("timedelta64[us]")).tz_localize("UTC")
 
 
-def copy_in(cursor: extensions.cursor, table: str, columns: Mapping[str, tuple[str, NDArray[Any]]]) -> None:
+def copy_in(
+    cursor: extensions.cursor,
+    table: str,
+    columns: Mapping[str, tuple[str, NDArray[Any]]],
+    *,
+    constants: Mapping[str, str | UUID] | None = None,
+    nullable: str | None = None,
+) -> None:
     """COPY arrays of equal length into `table`: {column: (type, values)}, types as in WIRE, no NULL.
 
     `table` and the columns' names are ours, never a user's.
+
+    Args:
+        constants: {column: text or uuid that every row gets}.
+        nullable: a float8 column whose NaN is stored as NULL; the rows that have one go in after the others.
     """
-    dtype = _row_dtype([kind for kind, _ in columns.values()])
-    rows = len(next(iter(columns.values()))[1])
-    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
-    for start in range(0, rows, CHUNK_ROWS):
-        stop = min(start + CHUNK_ROWS, rows)
-        packed = np.empty(stop - start, dtype)
-        packed["fields"] = len(columns)
-        for number, (_, values) in enumerate(columns.values()):
-            packed[f"length{number}"] = dtype[f"value{number}"].itemsize
-            packed[f"value{number}"] = values[start:stop]
-        cursor.copy_expert(statement, io.BytesIO(HEADER + packed.tobytes() + TRAILER))
+    constants = constants or {}
+    rows = np.arange(len(next(iter(columns.values()))[1]))
+    missing = np.isnan(columns[nullable][1]) if nullable else np.zeros(len(rows), bool)
+    statement = f"COPY {table} ({', '.join([*columns, *constants])}) FROM STDIN (FORMAT binary)"
+    for chosen, left_out in ((rows[~missing] if missing.any() else rows, None), (rows[missing], nullable)):
+        for start in range(0, len(chosen), CHUNK_ROWS):
+            part = chosen[start : start + CHUNK_ROWS]
+            # Rows that follow one another are a view and no copy.
+            where = slice(part[0], part[-1] + 1) if part[-1] - part[0] + 1 == len(part) else part
+            packed = _packed(columns, constants, where, len(part), left_out)
+            cursor.copy_expert(statement, io.BytesIO(HEADER + packed.tobytes() + TRAILER))
+
+
+def _packed(
+    columns: Mapping[str, tuple[str, NDArray[Any]]],
+    constants: Mapping[str, str | UUID],
+    where: slice | NDArray[np.int64],
+    rows: int,
+    null: str | None,
+) -> NDArray[Any]:
+    """Return rows as they go over the wire; the column `null` is NULL in all of them."""
+    same = {name: value.bytes if isinstance(value, UUID) else value.encode() for name, value in constants.items()}
+    kinds = [(name, None if name == null else WIRE[kind]) for name, (kind, _) in columns.items()]
+    kinds += [(name, f"V{len(value)}") for name, value in same.items()]
+    fields: list[tuple[str, str]] = [("fields", ">i2")]
+    for number, (_, form) in enumerate(kinds):
+        fields += [(f"length{number}", ">i4"), *([(f"value{number}", form)] if form else [])]
+    packed = np.empty(rows, np.dtype(fields))
+    packed["fields"] = len(kinds)
+    for number, (name, form) in enumerate(kinds):
+        packed[f"length{number}"] = packed.dtype[f"value{number}"].itemsize if form else -1
+        if name in same:
+            packed[f"value{number}"] = np.void(same[name])
+        elif form:
+            packed[f"value{number}"] = columns[name][1][where]
+    return packed
 
 
 def copy_out(

@@ -143,3 +143,31 @@ def test_a_column_of_another_type_than_said_is_an_error(conn):
     with pytest.raises(ValueError, match="copy_out"):
         copy.copy_out(cursor_of(conn), "SELECT n::int4, n::int8 FROM generate_series(1, 3) AS n", {},
                       {"a": "int8", "b": "int4"})  # fmt: skip
+
+
+@given(
+    values=st.lists(st.one_of(st.just(float("nan")), st.floats(allow_nan=False)), max_size=25),
+    word=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),
+    run=st.uuids(),
+    chunk=st.integers(1, 9),
+)
+@many
+def test_constants_and_missing_numbers_are_what_a_plain_select_reads(conn, values, word, run, chunk):
+    cursor = cursor_of(conn)
+    make_table(cursor, {"n": "int4", "x": "float8", "word": "text", "run": "uuid"})
+    numbers = np.arange(len(values), dtype=np.int32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copy, "CHUNK_ROWS", chunk)
+        columns = {"n": ("int4", numbers), "x": ("float8", np.array(values, dtype="float64"))}
+        copy.copy_in(cursor, "wire", columns, constants={"word": word, "run": run}, nullable="x")
+    cursor.execute("SELECT n, x, word, run::text FROM wire ORDER BY n")
+    expected = [(n, None if np.isnan(x) else x, word, str(run)) for n, x in enumerate(values)]
+    assert cursor.fetchall() == expected
+
+
+def test_without_a_nullable_column_a_missing_number_stays_one(conn):
+    cursor = cursor_of(conn)
+    make_table(cursor, {"x": "float8"})
+    copy.copy_in(cursor, "wire", {"x": ("float8", np.array([np.nan, 1.0]))})
+    cursor.execute("SELECT x = 'NaN' FROM wire ORDER BY at")
+    assert cursor.fetchall() == [(True,), (False,)]
