@@ -28,7 +28,8 @@ def collected(conn: Connection, market: str, timeframe: str) -> pd.DataFrame:
     """Return a market's instruments and what is known of their collection.
 
     Returns: index instrument_id, ascending; code, board ("" where it is not known), listed_on, delisted_on (dates or None);
-        source of the newest bar ("" where none is held); asked_from (date or None), asked_until (tz-aware or None) over all sources.
+        source of the newest bar ("" where none is held); asked_from (date or None), asked_until (tz-aware or
+        None) over all sources.
     """
     rows = conn.execute(
         text("""

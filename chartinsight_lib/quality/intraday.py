@@ -54,7 +54,7 @@ def find(
     Args:
         bars, daily: instrument_id, ts (datetime64[us], UTC), volume of the shorter bars and of the final daily ones.
         ids: instruments, ascending.
-        days: trading days, ascending (datetime64[D]); sessions: opens and closes (UTC) of the same days.
+        days: trading days, ascending (datetime64[D]); sessions: their hours, as `Calendar.sessions` gives them.
         boards: number of each instrument's board; boards are halted one by one.
         asked, fresh: as for `states.classify`.
     Returns:
@@ -75,8 +75,10 @@ def find(
     expected = (columns >= first_true(any_bar)[:, None]) & (columns <= last_true(any_bar)[:, None]) & (traded > 0)
     short = expected & (summed < SHARE * traded)
     late = (columns > asked[:, None]) | (columns >= fresh)
-    opens = sessions["opens"].dt.tz_localize(None).to_numpy("datetime64[us]")
-    closes = sessions["closes"].dt.tz_localize(None).to_numpy("datetime64[us]")
+    opens, closes, after_opens, after_closes = (
+        sessions[name].dt.tz_localize(None).to_numpy("datetime64[us]")
+        for name in ("opens", "closes", "after_opens", "after_closes")
+    )
 
     torn = short & ~any_bar
     holes = [_holes(torn[:, day], opens[day]) for day in np.flatnonzero(torn.any(axis=0))]
@@ -84,13 +86,15 @@ def find(
     bounds = np.searchsorted(column[order], np.arange(len(days) + 1))
     for day in np.flatnonzero(any_bar.any(axis=0)):
         mine = order[bounds[day] : bounds[day + 1]]
-        slots = int((closes[day] - CLOSING_AUCTION - opens[day]) // LENGTH)
-        slot = (ts[mine] - opens[day]) // LENGTH
-        inside = (slot >= 0) & (slot < slots)
-        held = np.zeros((len(ids), slots), dtype=bool)
+        regular = np.arange(opens[day], closes[day] - CLOSING_AUCTION, LENGTH)
+        starts = np.append(regular, _after_market(after_opens[day], after_closes[day]))
+        slot = np.minimum(np.searchsorted(starts, ts[mine], side="right") - 1, len(starts) - 1)
+        inside = (slot >= 0) & (ts[mine] - starts[slot] < LENGTH)
+        held = np.zeros((len(ids), len(starts)), dtype=bool)
         held[row[mine][inside], slot[inside]] = True
-        halt = _halts(held, boards) & any_bar[:, day, None]
-        starts = opens[day] + np.arange(slots) * LENGTH
+        # After the close few trade, and a hole of all of them says nothing.
+        halt = np.zeros_like(held)
+        halt[:, : len(regular)] = _halts(held[:, : len(regular)], boards) & any_bar[:, day, None]
         holes += [_holes(halt[:, at], starts[at], KIND[State.HALTED]) for at in np.flatnonzero(halt.any(axis=0))]
         empty = short[:, day, None] & any_bar[:, day, None] & ~held & ~halt
         torn[:, day] |= empty.any(axis=1)
@@ -109,6 +113,10 @@ def _places(
     column = np.minimum(np.searchsorted(days, day), len(days) - 1)
     known = days[column] == day
     return np.searchsorted(ids, rows["instrument_id"][known]), column[known], known
+
+
+def _after_market(opens: np.datetime64, closes: np.datetime64) -> NDArray[np.datetime64]:
+    return np.empty(0, dtype="datetime64[us]") if np.isnat(opens) else np.arange(opens, closes, LENGTH)
 
 
 def _halts(held: Mask, boards: NDArray[np.int64]) -> Mask:

@@ -146,7 +146,13 @@ class _Asking:
         del held  # are the newest bars, and the holes lie before them
         for batch in self._source.daily({code: ts.astimezone(UTC).date() for code, ts in self._eve.items()}):
             wanted = batch.records["code"].isin(list(self._eve)).to_numpy()
-            yield batch if wanted.all() else replace(batch, records=batch.records[wanted].reset_index(drop=True))
+            if wanted.all():
+                yield batch
+            elif (
+                wanted.any()
+            ):  # a source that gives everything: what it says of the others is the collection's to store
+                asked = {code: since for code, since in batch.asked.items() if code in self._eve}
+                yield replace(batch, records=batch.records[wanted].reset_index(drop=True), asked=asked)
 
 
 class _AskingLive(_Asking):

@@ -6,20 +6,19 @@ as sources write them. The answers are the list of what was planted.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
 import numpy as np
 import pandas as pd
 import pytest
+from rows_source import Rows
 from sqlalchemy import Engine, text
 
 from chartinsight_lib import ledger
 from chartinsight_lib.calendars import calendar
-from chartinsight_lib.clients.base import NOTHING_HELD, Batch
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import collect_daily
-from chartinsight_lib.domain import INSTRUMENT
 from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.quality.check import check
 
@@ -28,32 +27,6 @@ FIRST, LAST = date(2022, 1, 3), date(2024, 8, 5)
 KINDS = ("missing day", "missing run", "no-trade", "halted", "late")
 EACH = 200
 INSTRUMENTS = 160
-
-
-class Rows:
-    """A source that grows, made of rows."""
-
-    name, market, raw = "handmade", "KRX", True
-    lists_whole_market = False
-
-    def __init__(self, rows: pd.DataFrame, unfinished: pd.DataFrame | None = None) -> None:
-        self.rows, self.unfinished = rows, unfinished
-
-    def instruments(self) -> pd.DataFrame:
-        codes = sorted(set(self.rows["code"]))
-        frame = pd.DataFrame({"code": codes, "name": codes, "market": "KRX", "kind": "stock", "currency": "KRW"})
-        return frame.assign(sector=None, listed_on=None, delisted_on=None)[INSTRUMENT]
-
-    def provisional_from(self, today: date) -> date | None:
-        return today
-
-    def daily(self, held: Mapping[str, date] = NOTHING_HELD) -> Iterator[Batch]:
-        yield Batch("finished", self.rows, asked_at=NOW)
-        if self.unfinished is not None:
-            for day, rows in self.unfinished.groupby("date"):
-                # Asked in the afternoon of the day itself: its bar was forming.
-                asked_at = datetime(day.year, day.month, day.day, 5, tzinfo=UTC)
-                yield Batch(f"unfinished {day}", rows, asked_at=asked_at)
 
 
 def clean_market(seed: int) -> pd.DataFrame:
@@ -152,7 +125,7 @@ def test_a_thousand_planted_holes_are_all_found_with_their_kind_and_nothing_else
     seed = int(os.environ.get("HOLES_SEED", "20240805"))
     rows, unfinished, planted, asked = plant(clean_market(seed), seed)
     assert Counter(planted.values()) == dict.fromkeys(KINDS, EACH)
-    load(loader, Rows(rows, unfinished), asked)
+    load(loader, Rows(rows, NOW, unfinished), asked)
     clock = fixed_clock(NOW)
     with ledger.notebook_run(loader, None, job="check", clock=clock) as run_id:
         result = check(loader, "KRX", run_id=run_id, clock=clock)
@@ -185,7 +158,7 @@ def test_holes_planted_into_real_histories_are_found_with_their_kind(loader, sha
     whole = sizes.index[(sizes == days) & traded.to_numpy()]
     rows = real[real["code"].isin(whole)].assign(code=lambda frame: frame["code"].astype("str"))
     rows, unfinished, planted, asked = plant(rows.sort_values(["code", "date"]).reset_index(drop=True), seed)
-    load(loader, Rows(rows, unfinished), asked)
+    load(loader, Rows(rows, NOW, unfinished), asked)
     clock = fixed_clock(NOW)
     with ledger.notebook_run(loader, None, job="check", clock=clock) as run_id:
         result = check(loader, "KRX", run_id=run_id, clock=clock)

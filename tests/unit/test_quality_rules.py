@@ -123,7 +123,9 @@ def slots(
     """Draw two days of slots per instrument ("#" a bar of `volume`), say the daily volumes, and look for holes."""
     width = rows[0].index("|")
     opens = pd.Series(pd.to_datetime(["2024-08-05T00:00Z", "2024-08-06T00:00Z"]))
-    sessions = pd.DataFrame({"opens": opens, "closes": opens + pd.Timedelta(minutes=5 * width + 10)})  # and an auction
+    closes = opens + pd.Timedelta(minutes=5 * width + 10)  # and an auction
+    nothing = opens.where(opens.isna())
+    sessions = pd.DataFrame({"opens": opens, "closes": closes, "after_opens": nothing, "after_closes": nothing})
     drawn = np.array([list(row.replace("|", "")) for row in rows]) == "#"
     number, at = np.nonzero(drawn)
     ts = (DAY + at // width).astype("datetime64[us]") + at % width * np.timedelta64(5, "m")
