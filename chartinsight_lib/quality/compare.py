@@ -23,21 +23,25 @@ BAR = ["code", "day", "close", "volume"]
 def compare_with(engine: Engine, source: Source, *, clock: Clock, codes: Sequence[str] = ()) -> pd.DataFrame:
     """Read a source's daily bars and compare them with those held of its market; of both, those of finished days.
 
-    A source of raw prices is compared with what is stored, any other with adjusted reads: with prices on the newest basis.
+    Each instrument is compared on two bases, raw (as stored) and price (corporate actions undone), and the one is told on which
+    more closes are equal; price if that makes no difference.
 
     Args:
         codes: these instruments alone; empty: all that both have.
-    Returns: columns comparison.COMPARISON.
+    Returns: columns comparison.COMPARISON, and basis.
     Raises:
         NotFound: nothing is held of these instruments. Errors of the source as `source.daily` raises them.
     """
     with engine.connect() as conn:
-        ours = raw_closes(conn, source.market) if source.raw else _adjusted(conn, source.market)
+        held = {"price": _adjusted(conn, source.market), "raw": raw_closes(conn, source.market)}
     if codes:
-        ours = ours[ours["code"].isin(list(codes))]
-    if ours.empty:
+        held = {basis: ours[ours["code"].isin(list(codes))] for basis, ours in held.items()}
+    if held["price"].empty:
         raise NotFound(f"compare: no daily bars of {', '.join(codes) or source.market} are held. Collect some first.")
-    return compare(ours, _told(source, set(ours["code"]), clock), unit=MARKETS[source.market].unit)
+    told, unit = _told(source, set(held["price"]["code"]), clock), MARKETS[source.market].unit
+    both = pd.concat([compare(ours, told, unit=unit).assign(basis=basis) for basis, ours in held.items()])
+    best = both.sort_values("equal", ascending=False, kind="stable").drop_duplicates("code")
+    return best.sort_values("code", ignore_index=True)
 
 
 def _adjusted(conn: Connection, market: str) -> pd.DataFrame:

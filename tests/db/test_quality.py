@@ -1,20 +1,23 @@
 """Ledger, completeness, repair, findings and comparison on a real PostgreSQL, from the source's rows on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from pydantic import SecretStr
 from rows_source import Rows
 from sqlalchemy import Engine, text
 
 from chartinsight_lib import ledger
+from chartinsight_lib.cli import main
 from chartinsight_lib.clients import open_source
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import collect_daily, collect_intraday
 from chartinsight_lib.db import gaps
+from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import BeyondHorizon, Fenced, NotFound, Unavailable
 from chartinsight_lib.listing import sync_instruments
 from chartinsight_lib.quality.check import Checked, check
@@ -406,6 +409,23 @@ def test_another_file_is_compared_with_what_is_held_and_nothing_is_stored(loader
         compare_with(loader, source, clock=fixed_clock(NOW), codes=["999990"])
 
 
+def test_a_source_is_compared_on_the_basis_that_it_tells_raw_or_with_events_undone(loader, tmp_path):
+    told = rows("000010").assign(
+        adj_close=lambda frame: frame["close"].where(frame["date"] >= DAYS[5], frame["close"] / 5)
+    )
+    told.to_csv(tmp_path / "split.csv", index=False)
+    source = open_source(f"files:{tmp_path / 'split.csv'}", last_day="final")
+    load(loader, source)
+    adjusted = told.assign(
+        close=told["adj_close"], open=told["adj_close"], high=told["adj_close"], low=told["adj_close"]
+    )
+    adjusted.drop(columns="adj_close").to_csv(tmp_path / "adjusted.csv", index=False)
+    for name, basis in (("split", "raw"), ("adjusted", "price")):
+        other = open_source(f"files:{tmp_path / name}.csv", last_day="final", columns={"code": "code"})
+        (row,) = compare_with(loader, other, clock=fixed_clock(NOW)).itertuples()
+        assert (row.basis, row.verdict, row.equal) == (basis, "equal", 11)
+
+
 @pytest.mark.shared
 def test_restated_histories_are_found_by_comparing_two_fetches(loader, shared_data: Path, tmp_path):
     """Three symbols of `nasties/restated_history.csv`, each with its ratio of the later to the earlier closes, and Samsung,
@@ -425,3 +445,50 @@ def test_restated_histories_are_found_by_comparing_two_fetches(loader, shared_da
         assert found.loc[code, "ratio"] == pytest.approx(1 / listed.loc[code, "ratio_median"], rel=2e-3)
         assert found.loc[code, "verdict"] in {"basis", "errors"}
     assert found.loc["005930", "verdict"] == "equal"
+
+
+# The commands.
+
+
+@pytest.fixture
+def chartinsight(loader, database, settings, monkeypatch) -> Callable[..., tuple[int, str]]:
+    """Run `chartinsight data …` on the test's database at NOW; return exit code and output."""
+    monkeypatch.setenv("DATABASE_URL", database.url(Role.LOADER))
+    monkeypatch.setenv("CHARTINSIGHT_HOME", str(settings.home))
+    monkeypatch.setenv("CHARTINSIGHT_NOW", NOW.isoformat())
+
+    def run(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["data", *arguments])
+        return done.exit_code, done.output
+
+    return run
+
+
+def test_the_commands_say_what_is_missing_ask_for_it_and_say_what_came(chartinsight, loader, tmp_path):
+    code, said = chartinsight("gaps")
+    assert (code, "nothing is held of it" in said) == (2, True)
+    whole, holed = tmp_path / "all.csv", rows("000010", "000020", without={"000020": [DAYS[3], DAYS[4]]})
+    rows("000010", "000020").to_csv(whole, index=False)
+    load(loader, Rows(holed, NOW))
+    code, said = chartinsight("gaps")
+    assert code == 0
+    assert "000020" in said.splitlines()[-1]
+    assert "2024-07-25 2024-07-26      2" in said  # two days in one row
+    assert "000010" not in said.partition("holes")[2]
+    code, said = chartinsight("repair", "--source", f"files:{whole}", "--last-day", "final")
+    assert code == 0, said
+    assert holes(loader) == []
+    code, said = chartinsight("verify")
+    assert (code, "22 bars of KRX; findings: 0 new" in said) == (0, True)
+    code, said = chartinsight(
+        "compare", "--with", f"files:{whole}", "--last-day", "final", "--to", str(tmp_path / "out.csv")
+    )
+    assert code == 0
+    assert "2 instruments, 22 common days, closes equal on 22 (100.00%)" in said
+    assert pd.read_csv(tmp_path / "out.csv")["verdict"].tolist() == ["equal", "equal"]
+
+
+def test_a_repair_that_could_not_ask_ends_with_one_and_says_why(chartinsight, loader, tmp_path):
+    load(loader, Rows(rows("000010", without={"000010": [DAYS[3]]}), NOW))
+    code, said = chartinsight("repair", "--source", f"files:{tmp_path / 'none.csv'}")
+    assert (code, "there is no such file" in said) == (2, True)

@@ -433,3 +433,20 @@ def test_samsung_is_told_alike_and_apart_as_the_table_of_the_sources_says(shared
     before = fdr["day"] < "2018-05-04"
     (row,) = compare(fdr[before], naver, unit=1.0).itertuples()
     assert (row.days, row.equal, row.verdict, f"{row.ratio:.6g}") == (3299, 0, "basis", "50")
+
+
+@pytest.mark.shared
+def test_restated_histories_are_told_from_others_without_an_error(shared_data):
+    """Two fetches of one vendor, four years apart: of their 200 common symbols 39 are in the list of restated histories, which
+    was made from the same two; those 39 are apart, and the other 161 are equal."""
+    fetched = []
+    for name in ("krx_daily_fdr_2022", "krx_daily_kospi_2020_2026"):
+        real = pd.read_parquet(shared_data / f"{name}.parquet")
+        real = real[(real["open"] > 0) & (real["volume"] > 0)]
+        frame = real[["code", "close", "volume"]].astype({"code": "str", "close": "float64", "volume": "float64"})
+        fetched.append(frame.assign(day=pd.to_datetime(real["date"]).astype("datetime64[s]")))
+    found = compare(*fetched, unit=1.0)
+    listed = set(pd.read_csv(shared_data / "nasties" / "restated_history.csv", dtype={"code": "str"})["code"])
+    apart = set(found.loc[found["verdict"] != "equal", "code"])
+    assert (len(found), len(apart)) == (200, 39)
+    assert apart == listed & set(found["code"])
