@@ -153,11 +153,8 @@ def instruments(rows: Sequence[Record], market: str) -> pd.DataFrame:
         if (before["name"], before["kind"]) != (listed["name"], listed["kind"]):
             raise SchemaError(f"kiwoom ka10099: {code} stands for {before['name']} and for {listed['name']}.")
     columns = ["code", "name", "kind", "sector", "listed_on", *ATTRIBUTES]
-    frame = pd.DataFrame([found[code] for code in sorted(found)], columns=columns)
-    # Missing values stay None, and shares whole numbers.
-    texts = ("listed_on", "sector", "board", "section", "nxt_enabled")
-    types: dict[str, Any] = {"shares": "Int64", **dict.fromkeys(texts, object)}
-    frame = frame.astype(types)
+    frame = pd.DataFrame([found[code] for code in sorted(found)], columns=columns, dtype=object)  # missing is None
+    frame = frame.astype({"code": "str", "name": "str", "kind": "str", "shares": "Int64"})
     return frame.assign(market=market, delisted_on=None, currency=MARKETS[market].currency)[[*INSTRUMENT, *ATTRIBUTES]]
 
 

@@ -155,14 +155,14 @@ def universe_as_of(conn: Connection, market: str, day: date) -> pd.DataFrame:
     Rows that are certain stay as they are, whatever is learnt after `day`.
 
     Returns:
-        index instrument_id, ascending. code (text); name, kind, board, sector, section (text); shares (Int64); states (list of
+        index instrument_id, ascending. market, code (text); name, kind, board, sector, section (text); shares (Int64); states (list of
         text, None: not known); nxt_enabled (boolean); listed_on, delisted_on (date; a delisting known ahead);
         close (the last final daily bar up to `day`, as stored: in currency, on the basis of its source; NaN: none);
         known_from (date of the first state that is known, None: none); certain (bool).
     """
     rows = conn.execute(
         text("""
-            SELECT i.id AS instrument_id, i.code, h.name, h.kind, h.board, h.sector, h.section, h.shares, h.states,
+            SELECT i.id AS instrument_id, i.market, i.code, h.name, h.kind, h.board, h.sector, h.section, h.shares, h.states,
                    h.nxt_enabled, COALESCE(h.listed_on, i.listed_on) AS listed_on,
                    CASE WHEN h.instrument_id IS NULL THEN i.delisted_on ELSE h.delisted_on END AS delisted_on,
                    (SELECT c.close FROM live.candles AS c
@@ -193,7 +193,7 @@ def universe_as_of(conn: Connection, market: str, day: date) -> pd.DataFrame:
 
 _OBJECTS = ["states", "listed_on", "delisted_on", "known_from"]
 _TYPES = {
-    **dict.fromkeys(["code", "name", "kind", "board", "sector", "section"], "str"),
+    **dict.fromkeys(["market", "code", "name", "kind", "board", "sector", "section"], "str"),
     **dict.fromkeys(_OBJECTS, "object"),
     "shares": "Int64", "nxt_enabled": "boolean", "close": "float64", "certain": "bool",
 }  # fmt: skip

@@ -134,7 +134,7 @@ def test_the_universe_of_a_day_has_the_states_of_that_day(conn):
     told(conn, before, MONDAY)
     told(conn, before.assign(board="KOSPI", section=None, shares=300, states=[["administrative"]]), WEDNESDAY)
     assert one(conn, TUESDAY) | {"close": 0} == {
-        "name": "Name 000100", "kind": "stock", "board": "KOSDAQ", "sector": one(conn, MONDAY)["sector"],
+        "market": "KRX", "name": "Name 000100", "kind": "stock", "board": "KOSDAQ", "sector": one(conn, MONDAY)["sector"],
         "section": "벤처기업부", "shares": 100, "states": [], "nxt_enabled": False, "listed_on": date(2020, 1, 2),
         "delisted_on": None, "close": 0, "known_from": MONDAY, "certain": True,
     }  # fmt: skip
