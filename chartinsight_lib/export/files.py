@@ -95,7 +95,8 @@ def _write_table(path: Path, table: pd.DataFrame, file_format: str) -> Path:
         table.to_parquet(path, index=named)
     else:
         texts = table.select_dtypes(include=["str", "object"]).columns
-        safe = table.assign(**{name: table[name].map(plain) for name in texts})
+        words = {name: {word: plain(word) for word in table[name].unique()} for name in texts}
+        safe = table.assign(**{name: table[name].map(known) for name, known in words.items()})
         safe.to_csv(path, index=named, lineterminator="\n", encoding="utf-8")
     with path.open("rb") as file:
         os.fsync(file.fileno())
