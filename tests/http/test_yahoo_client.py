@@ -11,7 +11,6 @@ import pytest
 from chartinsight_lib import normalise
 from chartinsight_lib.clients.base import Batch
 from chartinsight_lib.clients.yahoo import YahooSource
-from chartinsight_lib.normalise_yahoo import as_traded
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.errors import (
     AuthFailed,
@@ -22,6 +21,7 @@ from chartinsight_lib.errors import (
     Unavailable,
     UnknownCode,
 )
+from chartinsight_lib.normalise_yahoo import as_traded
 from chartinsight_lib.pace import LocalSlots, Pacer
 from tests.http.public_services import Served, Services, public_services, redirecting_session
 

@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from chartinsight_lib.clients.yahoo import YahooSource
-from chartinsight_lib.normalise_yahoo import as_traded, events
 from chartinsight_lib.clock import system_clock
 from chartinsight_lib.errors import ConfigError, SchemaError, Unavailable
+from chartinsight_lib.normalise_yahoo import as_traded, events
 
 LATER = date(2030, 1, 1)
 
