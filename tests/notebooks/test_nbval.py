@@ -43,7 +43,7 @@ def parameters_cells(path: Path) -> list[str]:
 
 def test_every_cell_of_every_notebook_runs_on_the_sample(database, settings, loader, tmp_path):
     here = settings.model_copy(update={"runs_dir": tmp_path / "runs"})
-    told = dict.fromkeys(("sync_instruments", "collect_daily", "repair_gaps"), {"source": "sample"})
+    told = {name: {"source": "sample"} for name in ("sync_instruments", "collect_daily", "repair_gaps")}
     for job in read_jobs(PROJECT).values():
         if not job.live and not job.on_request:
             run_job(database, here, job, told.get(job.name, {"market": "US", "as_of": "2013-03-01"}))
