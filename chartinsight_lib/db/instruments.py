@@ -17,7 +17,7 @@ from chartinsight_lib.domain import ATTRIBUTES, INSTRUMENT
 STRIKES = 2
 """On so many trading days a whole list has to lack an instrument before it counts as delisted."""
 
-_TOLD = ["kind", "sector", "listed_on", "currency", *ATTRIBUTES]
+_TOLD = ["sector", "listed_on", "currency", *ATTRIBUTES]
 _DATED = [
     "name", "kind", "board", "sector", "section", "shares", "states", "nxt_enabled", "listed_on", "delisted_on"
 ]  # fmt: skip
@@ -42,12 +42,12 @@ def upsert_instruments(
         WHERE  ({old}) IS DISTINCT FROM ({new})
         RETURNING (xmax = 0)
     """)
-    changed = ["name", "delisted_on", "listed_by", *_TOLD]
+    changed = ["name", "kind", "delisted_on", "listed_by", *_TOLD]
     composed = statement.format(
         columns=_listed([*INSTRUMENT, *ATTRIBUTES], "{}"),
         set=_listed(changed, "{}"),
         old=_listed(changed, "i.{}"),
-        new=sql.SQL(", ").join([sql.SQL(_NAME), sql.SQL(_DELISTED_ON), sql.SQL(_LISTED_BY), _listed(_TOLD, _VALUE)]),
+        new=sql.SQL(", ").join([*map(sql.SQL, (_NAME, _KIND, _DELISTED_ON, _LISTED_BY)), _listed(_TOLD, _VALUE)]),
     )
     listed_by = [source] if whole_market else []
     return upsert_rows(conn, composed.as_string(driver_cursor(conn)), rows, listed_by, source, str(run_id))
@@ -59,6 +59,11 @@ _VALUE = f"CASE WHEN {_BETTER} THEN COALESCE(excluded.{{0}}, i.{{0}}) ELSE COALE
 _NAME = (
     f"CASE WHEN {_BETTER} THEN COALESCE(NULLIF(excluded.name, excluded.code), i.name) "
     "ELSE COALESCE(NULLIF(i.name, i.code), excluded.name) END"
+).format()
+# KRX calls everything that is listed a stock: that is no word against a list that knows of another kind.
+_KIND = (
+    f"CASE WHEN {_BETTER} AND NOT (excluded.kind = 'stock' AND NOT i.listed_by <@ excluded.listed_by) "
+    "THEN excluded.kind ELSE i.kind END"
 ).format()
 _DELISTED_ON = (
     "CASE WHEN excluded.listed_by <> '{}' THEN excluded.delisted_on WHEN i.listed_by <> '{}' THEN i.delisted_on "
@@ -155,8 +160,8 @@ def universe_as_of(conn: Connection, market: str, day: date) -> pd.DataFrame:
     Rows that are certain stay as they are, whatever is learnt after `day`.
 
     Returns:
-        index instrument_id, ascending. market, code (text); name, kind, board, sector, section (text); shares (Int64); states (list of
-        text, None: not known); nxt_enabled (boolean); listed_on, delisted_on (date; a delisting known ahead);
+        index instrument_id, ascending. market, code (text); name, kind, board, sector, section (text); shares (Int64); states
+        (list of text, None: not known); nxt_enabled (boolean); listed_on, delisted_on (date; a delisting known ahead);
         close (the last final daily bar up to `day`, as stored: in currency, on the basis of its source; NaN: none);
         known_from (date of the first state that is known, None: none); certain (bool).
     """

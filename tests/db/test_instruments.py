@@ -78,6 +78,18 @@ def test_of_two_files_the_newer_stands_and_a_list_of_the_market_overrules_both(c
     assert (one(conn, MONDAY)["name"], one(conn, MONDAY)["kind"]) == ("B", "etf")
 
 
+def test_a_list_that_calls_everything_a_stock_does_not_overrule_one_that_knows_kinds(conn):
+    told(conn, listed("000100", kind="reit"), MONDAY, source="knows")
+    told(conn, listed("000100", kind="stock"), TUESDAY, source="plain")
+    assert one(conn, TUESDAY)["kind"] == "reit"
+    told(conn, listed("000200", kind="stock"), MONDAY, source="plain")
+    told(conn, listed("000200", kind="etf"), TUESDAY, source="knows")
+    assert one(conn, TUESDAY, "000200")["kind"] == "etf"
+    told(conn, listed("000300", kind="etf"), MONDAY, source="knows")
+    told(conn, listed("000300", kind="stock"), TUESDAY, source="knows")  # it corrects itself
+    assert one(conn, TUESDAY, "000300")["kind"] == "stock"
+
+
 def test_a_file_cannot_delist_what_a_list_of_the_market_has(conn):
     told(conn, listed("000100"), MONDAY)
     told(conn, listed("000100", delisted_on=MONDAY), MONDAY, source="file", whole=False)

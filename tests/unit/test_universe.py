@@ -14,6 +14,8 @@ from chartinsight_lib.states import section_of, states_of
 from chartinsight_lib.universe import NEEDED, apply_filter, load_rules
 
 RULES = load_rules()
+STATE_RULES = ["halted", "administrative", "liquidation", "attention", "risk", "warning", "overheated", "margin 100 %"]
+SECTIONS = ["spac", "administrative section", "attention section"]
 
 
 def one(**columns: Any) -> pd.DataFrame:
@@ -49,6 +51,8 @@ def test_a_company_like_most_is_a_target():
         ({"code": "005935"}, "preferred"),
         ({"code": "00088K"}, "preferred"),
         ({"board": "KOSDAQ", "section": "SPAC"}, "spac"),
+        ({"board": "KOSDAQ", "section": "관리종목"}, "administrative section"),
+        ({"board": "KOSDAQ", "section": "투자주의환기종목"}, "attention section"),
         ({"board": "KONEX", "section": "일반기업부"}, "konex"),
         ({"states": ["halted"]}, "halted"),
         ({"states": ["administrative"]}, "administrative"),
@@ -95,13 +99,13 @@ def test_a_caution_and_a_word_that_is_not_known_leave_nothing_out():
     [
         ({"shares": None}, ["small"]),
         ({"close": float("nan")}, ["small"]),
-        ({"board": "KOSDAQ"}, ["spac"]),  # no section is told, and all SPACs are in one
+        ({"board": "KOSDAQ"}, SECTIONS),  # no section is told, and all SPACs are in one
         ({"states": None}, ["halted", "administrative", "liquidation", "attention", "risk", "warning", "overheated",
                             "margin 100 %"]),
         ({"kind": None}, ["etf", "etn", "reit", "fund", "other kind"]),
         ({"kind": None, "code": "005935"}, ["etf", "etn", "reit", "fund", "other kind", "preferred"]),
         ({"kind": None, "shares": 5}, ["etf", "etn", "reit", "fund", "other kind", "small"]),
-        ({"board": None}, ["spac", "konex"]),
+        ({"board": None}, ["spac", "konex", *SECTIONS[1:]]),
         ({"board": None, "section": "우량기업부"}, ["konex"]),  # whatever its board, it is in another section
     ],
 )  # fmt: skip
@@ -233,14 +237,11 @@ def test_kiwooms_list_tells_boards_sections_states_and_shares():
 
 
 def krx(shared_data: Path) -> pd.DataFrame:
-    """KRX's own list of 2026-03-22 as the filter takes it; kinds are as the exchange's list of stocks has them."""
+    """KRX's own list of 2026-03-22 as the filter takes it: it tells neither kinds nor states nor prices."""
     listing = pd.read_parquet(shared_data / "krx_listing.parquet")
-    dept = listing["dept"].fillna("")
     frame = listing[["code", "name", "shares"]].assign(
         market="KRX", kind="stock", board=listing["market"].replace({"KOSDAQ GLOBAL": "KOSDAQ"}),
-        section=[section_of(word) for word in dept], close=float("nan"),
-        states=[[word for word in states_of([section_of(text) or ""]) if word in ("administrative", "attention")]
-                for text in dept],
+        section=[section_of(word) for word in listing["dept"].fillna("")], close=float("nan"), states=None,
     )  # fmt: skip
     return frame.set_index("code", drop=False)
 
@@ -250,7 +251,9 @@ def test_of_the_exchanges_own_list_sections_and_codes_are_left_out_and_no_name(s
     found = apply_filter(krx(shared_data), RULES)
     reasons = found["reasons"].explode().value_counts().to_dict()
     # Counted in the file: 72 rows of section SPAC, 64 관리종목, 42 투자주의환기종목, 110 of KONEX, 113 codes not ending in 0.
-    assert reasons == {"preferred": 113, "konex": 110, "spac": 72, "administrative": 64, "attention": 42}
+    assert reasons == {
+        "preferred": 113, "konex": 110, "spac": 72, "administrative section": 64, "attention section": 42
+    }  # fmt: skip
     targets = set(found.loc[found["target"], "name"])
     assert {
         "메리츠금융지주",
@@ -262,7 +265,7 @@ def test_of_the_exchanges_own_list_sections_and_codes_are_left_out_and_no_name(s
     } <= targets
     assert "메리츠제1호스팩" not in targets
     assert not any("스팩" in name for name in targets)
-    assert set(map(tuple, found["unknown"])) == {("small",)}  # there is no price in the list
+    assert set(map(tuple, found["unknown"])) == {(*STATE_RULES, "small")}
 
 
 @pytest.mark.shared
