@@ -262,7 +262,11 @@ def _asked(batch: Batch, bars: normalise.Bars, ids: pd.Series, refused: Mapping[
     """Return {instrument id: from which date on the source was asked about it}, those left out of which nothing came of it."""
     first = pd.concat([bars.candles[["code", "ts"]], bars.gaps[["code", "ts"]]]).groupby("code")["ts"].min()
     asked = {str(code): ts.date() for code, ts in first.items()} | dict(batch.asked)
-    return {int(ids[code]): day for code, day in asked.items() if code in ids.index and code not in {*refused, *batch.errors}}
+    return {
+        int(ids[code]): day
+        for code, day in asked.items()
+        if code in ids.index and code not in {*refused, *batch.errors}
+    }
 
 
 def _unknown(bars: normalise.Bars, ids: pd.Series) -> dict[str, str]:
@@ -277,12 +281,14 @@ def _unknown(bars: normalise.Bars, ids: pd.Series) -> dict[str, str]:
 def _factors(
     batch: Batch, held: Mapping[str, Mapping[date, float]]
 ) -> tuple[pd.DataFrame, dict[str, str], pd.DataFrame | None]:
-    """Learn the factors of a batch's instruments, where it tells of raw and adjusted prices: from `pairs`, else from a column
-    `adj_close`; those `held` are kept where they fit.
+    """Return the factors of a batch's instruments: those it names itself, else learnt from raw and adjusted prices, which are
+    its `pairs` or a column `adj_close`; those `held` are kept where they fit.
 
     Returns: the factors; the instruments whose two series make no sense together, with the reason; and the days (code,
     first, last) that the factors were learnt from, None where there is nothing to learn from.
     """
+    if batch.factors is not None:
+        return batch.factors, {}, _spans(batch.records)
     given = batch.pairs if batch.pairs is not None else batch.records
     if batch.pairs is None and "adj_close" not in given:
         return pd.DataFrame(columns=FACTOR), {}, None
@@ -297,7 +303,12 @@ def _factors(
             unusable[str(code)] = str(error)
     found = [frame for frame in found if not frame.empty]
     factors = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=FACTOR)
+    spans = _spans(given)
+    return factors, unusable, spans[~spans["code"].isin(unusable)]
+
+
+def _spans(given: pd.DataFrame) -> pd.DataFrame:
+    """Return code, first, last: the dates that each instrument's rows reach from and to."""
     days = pd.DataFrame({"code": given["code"].astype("str"), "day": normalise.read_days(given["date"])}).dropna()
     spans = days.groupby("code")["day"].agg(first="min", last="max").reset_index()
-    spans = spans.assign(first=spans["first"].dt.date, last=spans["last"].dt.date)
-    return factors, unusable, spans[~spans["code"].isin(unusable)]
+    return spans.assign(first=spans["first"].dt.date, last=spans["last"].dt.date)

@@ -1,18 +1,22 @@
-"""Looks a machine over before it collects: database, keys, Kiwoom's answer. Each finding says what to do."""
+"""Looks a machine over before it collects: database, calendars, plug-ins, keys, Kiwoom's answer. Each finding says what to do."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sqlalchemy import Engine
+
+from chartinsight_lib.calendars import calendar, horizon_warning
 from chartinsight_lib.clients.kiwoom import KiwoomClient, is_kiwoom, usual_rate
+from chartinsight_lib.db import query
 from chartinsight_lib.db.engine import open_database
 from chartinsight_lib.db.migrate import check_schema, upgrade
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import KST
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
-from chartinsight_lib.sources import credentials, kiwoom_client
+from chartinsight_lib.sources import broken_plugins, credentials, kiwoom_client
 
 LONGEST = timedelta(days=2)
 """No token lives so long: Kiwoom's live a day."""
@@ -37,9 +41,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
             stack.callback(engine.dispose)
             where = f"embedded, port {database.embedded.port}" if database.embedded else "DATABASE_URL"
             yield Finding("database", True, f"tradesmart ({where}), schema {version}")
+            yield from _calendars(engine, settings)
         except ChartInsightError as error:
             yield Finding("database", False, f"{error} Quota and token are not shared with other programs without it.")
             engine = None
+        for name, reason in broken_plugins().items():
+            yield Finding("plug-in", False, f"{name} cannot be loaded: {reason}")
         url = settings.kiwoom_url
         rate = settings.kiwoom_rate or usual_rate(url)
         kind = "Kiwoom's own host" if is_kiwoom(url) else "no host of Kiwoom's: what it says counts as simulated"
@@ -52,6 +59,14 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding("keys", False, str(error))
             return
         yield from _ask(client, settings)
+
+
+def _calendars(engine: Engine, settings: Settings) -> Iterator[Finding]:
+    with engine.connect() as conn:
+        held = query.markets(conn)
+    for market in held:
+        warning = horizon_warning(market, settings.clock())
+        yield Finding("calendar", warning is None, warning or f"{market}: known until {calendar(market).horizon}")
 
 
 def _ask(client: KiwoomClient, settings: Settings) -> Iterator[Finding]:

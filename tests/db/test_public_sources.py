@@ -114,9 +114,6 @@ def test_yahoos_bars_keep_their_basis_through_a_later_split(services, loader, ya
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="collect does not store the events that a source names itself (Batch.factors) yet"
-)
 def test_yahoos_splits_and_dividends_are_undone_on_read(services, loader, yahoo):
     services.serve(CHART, later_reply())
     run(loader, yahoo(NEXT), NEXT)
