@@ -6,7 +6,7 @@ import pandas as pd
 
 from chartinsight_lib.domain import INSTRUMENT, MARKETS
 from chartinsight_lib.errors import SchemaError
-from chartinsight_lib.states import STATES, section_of, states_of
+from chartinsight_lib.states import section_of
 
 LIST = ("Code", "Name", "Market", "Dept", "Stocks")
 DESCRIPTIONS = ("Code", "Industry", "ListingDate")
@@ -23,10 +23,10 @@ def instruments(listed: pd.DataFrame, described: pd.DataFrame) -> pd.DataFrame:
     """Turn the list of stocks, and what is told of each besides, into an instrument frame, ascending and unique in code.
 
     Args:
-        listed: the columns LIST; `Dept` is the section of KOSDAQ and KONEX, or a state that stands in its place.
+        listed: the columns LIST; `Dept` is the section of KOSDAQ and KONEX.
         described: the columns DESCRIPTIONS; may lack some, such as preferred shares.
     Returns:
-        the columns `domain.INSTRUMENT`, and board, section, shares, states; `states` is not known of KOSPI.
+        the columns `domain.INSTRUMENT`, and board, section, shares. It does not tell whether trading is halted.
     Raises:
         SchemaError: a row has no code or name, two have the same code, or a board is unknown.
     """
@@ -46,25 +46,17 @@ def instruments(listed: pd.DataFrame, described: pd.DataFrame) -> pd.DataFrame:
             "sector": listed["Code"].map(more["Industry"]),
             "listed_on": _dates(listed["Code"].map(more["ListingDate"])),
             "board": board,
-            "section": [None if word in STATES else section_of(word) for word in words],
+            "section": [section_of(word) for word in words],
         }
     ).astype(object)
     frame = frame.where(frame.notna(), None).assign(
         shares=pd.to_numeric(listed["Stocks"], errors="coerce").astype("Int64"),
-        states=pd.Series(
-            [
-                None if where == "KOSPI" else states_of([word] if word in STATES else [])
-                for word, where in zip(words, board, strict=True)
-            ],
-            index=listed.index,
-            dtype=object,
-        ),
         market="KRX",
         kind="stock",
         delisted_on=None,
         currency=MARKETS["KRX"].currency,
     )
-    return frame.sort_values("code", ignore_index=True)[[*INSTRUMENT, "board", "section", "shares", "states"]]
+    return frame.sort_values("code", ignore_index=True)[[*INSTRUMENT, "board", "section", "shares"]]
 
 
 def delistings(told: pd.DataFrame) -> pd.DataFrame:

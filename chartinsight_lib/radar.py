@@ -146,6 +146,9 @@ class Status:
     provisional: int = 0
     stale: str | None = None
     simulated: bool = False
+    complete: float | None = None
+    missing: int = 0
+    late: int = 0
     run_id: str | None = None
 
 

@@ -80,6 +80,8 @@ def keep_collecting(
             _run(database, settings, jobs["sync_instruments"], {"source": source}, say)
             if _run(database, settings, jobs["collect_daily"], {"source": source}, say):
                 collected = now
+            # It also says what is missing and how complete the market is, where nothing is to be mended.
+            _run(database, settings, jobs["repair_gaps"], {"source": source}, say)
         # One instrument that failed keeps nobody from seeing the others.
         if (newest := newest_day(database, market)) != scanned and _run(
             database, settings, jobs["scan_radar"], {"market": market, "as_of": newest}, say

@@ -100,7 +100,7 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
             # A file or the sample is history by nature: its newest day is named, so that the scan does not call it stale.
             parameters = {"market": market, "as_of": newest_day(database, market)}
         else:
-            parameters = told | ({"last_day": options.last_day} if job.name == "collect_daily" else {})
+            parameters = told | ({"last_day": options.last_day} if job.name in {"collect_daily", "repair_gaps"} else {})
         started = time.monotonic()
         try:
             run = run_job(database, settings, job, parameters)

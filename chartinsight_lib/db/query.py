@@ -133,7 +133,8 @@ def radar_table(conn: Connection, market: str, timeframe: str = "1d") -> pd.Data
 
 def health(conn: Connection, market: str, timeframe: str = "1d") -> dict[str, Any]:
     """Return what is held of a market: source, instruments, last_bar, provisional, simulated, collected_at (when bars came
-    last); and of its newest scan: as_of, scanned, scanned_at, run_id (None where there is none)."""
+    last); of its newest scan: as_of, scanned, scanned_at, run_id (None where there is none); and of the newest check: complete
+    (share of the expected bars that are held or explained; None before the first check), and how many are missing and late."""
     bars = conn.execute(
         text("""
             SELECT string_agg(DISTINCT b.source, ', ' ORDER BY b.source) AS source,
@@ -157,6 +158,13 @@ def health(conn: Connection, market: str, timeframe: str = "1d") -> dict[str, An
         """),
         {"market": market, "timeframe": timeframe},
     ).one()
+    checked = conn.execute(
+        text("""
+            SELECT max(completeness) AS complete, COALESCE(max(missing), 0) AS missing, COALESCE(max(late), 0) AS late
+            FROM   api.quality WHERE market = :market AND timeframe = :timeframe
+        """),
+        {"market": market, "timeframe": timeframe},
+    ).one()
     collected_at = conn.execute(
         text("""
             SELECT i.finished_at FROM ops.run_items AS i JOIN ops.runs AS r USING (run_id)
@@ -165,7 +173,13 @@ def health(conn: Connection, market: str, timeframe: str = "1d") -> dict[str, An
         """),
         {"market": market},
     ).scalar_one_or_none()
-    return {**bars._mapping, **scanned._mapping, "source": bars.source or "", "collected_at": collected_at}
+    return {
+        **bars._mapping,
+        **scanned._mapping,
+        **checked._mapping,
+        "source": bars.source or "",
+        "collected_at": collected_at,
+    }
 
 
 def last_final_day(conn: Connection, market: str, timeframe: str = "1d") -> date | None:

@@ -1,5 +1,6 @@
 """The line on top of the page: which market, as of when, from where, how much; and, if need be, what is wrong with it."""
 
+import math
 from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ def status_html(status: "Status") -> str:
         parts.append(("last bar", f"{status.last_bar:%Y-%m-%d}"))
     if status.provisional:
         parts.append(("unfinished bars", f"{status.provisional:,}"))
+    if status.complete is not None:
+        parts.append(("complete", _completeness(status)))
     if status.collected_at:
         parts.append(("collected", _local(status.collected_at, status.zone)))
     if status.scanned_at:
@@ -52,6 +55,12 @@ def status_html(status: "Status") -> str:
 
 def _of(scanned: int, instruments: int) -> str:
     return f"{instruments:,}" if scanned == instruments else f"{scanned:,} of {instruments:,} scanned"
+
+
+def _completeness(status: "Status") -> str:
+    """Write the share of expected bars that are held or explained; rounded down, so that a single hole is not 100 %."""
+    holes = [f"{count:,} {kind}" for kind, count in (("missing", status.missing), ("late", status.late)) if count]
+    return f"{math.floor((status.complete or 0) * 10_000) / 100:g} %" + (f" ({', '.join(holes)})" if holes else "")
 
 
 def _local(moment: datetime, zone: str) -> str:

@@ -74,6 +74,9 @@ def test_health_counts_what_is_held(conn):
         "scanned": 0,
         "scanned_at": None,
         "run_id": None,
+        "complete": None,
+        "missing": 0,
+        "late": 0,
         "collected_at": None,
     }
     found = conn.execute(

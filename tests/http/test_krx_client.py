@@ -96,10 +96,10 @@ def test_the_list_tells_of_every_stock_what_krx_knows(krx):
     )
     assert told["000120"].listed_on == date(1975, 6, 11)
     assert told["000120"].shares == 100_000_000
-    assert told["000120"].states is None  # of KOSPI the list does not tell
+    assert "states" not in listed, "the list does not tell whether trading is halted"
     assert (told["00012K"].sector, told["00012K"].listed_on) == (None, None)
-    assert (told["200340"].board, told["200340"].section, told["200340"].states) == ("KOSDAQ", "우량기업부", [])
-    assert (told["200560"].section, told["200560"].states) == (None, ["administrative"])
+    assert (told["200340"].board, told["200340"].section) == ("KOSDAQ", "우량기업부")
+    assert told["200560"].section == "관리종목"
     assert told["0078X0"].section == "SPAC"
 
 

@@ -117,15 +117,21 @@ def test_beyond_the_calendar_nothing_is_collected_and_that_is_said_once_an_hour(
 def test_shortly_before_the_next_opening_the_day_that_ended_is_collected_and_scanned_once(stand):
     tuesday = MONDAY + timedelta(days=1)
     moments = [tuesday.replace(hour=8, minute=minute) for minute in (0, 29, 30, 40)]
-    assert stand(MONDAY, moments) == [("Tue 08:30", job) for job in ("sync_instruments", "collect_daily", "scan_radar")]
+    assert stand(MONDAY, moments) == [
+        ("Tue 08:30", job) for job in ("sync_instruments", "collect_daily", "repair_gaps", "scan_radar")
+    ]
     # On a holiday there is no newer day, and nothing to scan.
-    assert [job for _, job in stand(MONDAY, moments, days=("2026-10-12",))] == ["sync_instruments", "collect_daily"]
+    assert [job for _, job in stand(MONDAY, moments, days=("2026-10-12",))] == [
+        "sync_instruments",
+        "collect_daily",
+        "repair_gaps",
+    ]
 
 
 @pytest.mark.parametrize("start", [None, MONDAY.replace(hour=7)])
 def test_a_first_collection_that_failed_or_came_before_the_base_prices_is_made_up_for(stand, start):
     jobs = [job for _, job in stand(start, [MONDAY])]
-    assert jobs == ["sync_instruments", "collect_daily", "scan_radar", *ROUND]
+    assert jobs == ["sync_instruments", "collect_daily", "repair_gaps", "scan_radar", *ROUND]
 
 
 def test_what_failed_is_tried_again_in_an_hour_and_what_came_of_it_is_scanned_at_once(stand):
@@ -133,8 +139,9 @@ def test_what_failed_is_tried_again_in_an_hour_and_what_came_of_it_is_scanned_at
     moments = [tuesday, tuesday + timedelta(minutes=5), tuesday + timedelta(minutes=60)]
     done = stand(MONDAY, moments, fails=lambda job: job == "collect_daily")
     assert [(when, job) for when, job in done if job not in ROUND] == [
-        ("Tue 08:30", "sync_instruments"), ("Tue 08:30", "collect_daily"), ("Tue 08:30", "scan_radar"),
-        ("Tue 09:30", "sync_instruments"), ("Tue 09:30", "collect_daily"),
+        ("Tue 08:30", "sync_instruments"), ("Tue 08:30", "collect_daily"), ("Tue 08:30", "repair_gaps"),
+        ("Tue 08:30", "scan_radar"), ("Tue 09:30", "sync_instruments"), ("Tue 09:30", "collect_daily"),
+        ("Tue 09:30", "repair_gaps"),
     ]  # fmt: skip
     done = stand(MONDAY, moments[:2], fails=lambda job: job == "scan_radar")
     assert [(when, job) for when, job in done if job == "scan_radar"] == [

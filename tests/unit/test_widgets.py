@@ -249,6 +249,13 @@ def test_the_status_takes_nothing_for_markup_and_shows_the_markets_time():
     assert "Simulated data" in html
 
 
+def test_a_single_hole_in_a_million_bars_is_not_a_hundred_per_cent():
+    html = status_html(Status(market="KRX", complete=999_999 / 1_000_000, missing=1))
+    assert "99.99 % (1 missing)" in html
+    assert "<i>complete</i>100 %<" in status_html(Status(market="KRX", complete=1.0))
+    assert "complete" not in status_html(Status(market="KRX")), "nothing was checked yet"
+
+
 def test_old_data_carry_their_sentence():
     assert "<code>./studio up</code>" in status_html(Status(stale="Old <data>. Run `./studio up`."))
     assert "Old &lt;data&gt;." in status_html(Status(stale="Old <data>. Run `./studio up`."))
