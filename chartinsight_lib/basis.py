@@ -8,12 +8,13 @@ between is an event that one of the two does not know of. What no factor explain
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chartinsight_lib.normalise import Days, Floats, Mask
 from chartinsight_lib.ratios import LIMIT, Learnt, Span, product, settle, usual
@@ -95,6 +96,7 @@ def join(
     *,
     unit: float,
     open_seams: frozenset[date] = frozenset(),
+    found: frozenset[date] = frozenset(),
     replaces: bool = False,
     one_basis: bool = False,
 ) -> Joined:
@@ -104,6 +106,7 @@ def join(
         arriving: the days of all rows that came, ascending, unfinished ones too; what `Joined.take` speaks of.
         unit: the smallest step of the prices: by so much either side may have rounded.
         open_seams: ex-dates of held factors of kind `unknown` or `assumed`, to be settled where the overlap can.
+        found: ex-dates of held factors that were found between two tellings, open ones among them, and that no source told of.
         replaces: the incoming prices are as they were traded, for ever: where both agree, they take the place of what is held.
         one_basis: it is known that both sides have one basis, such as two files of one load.
     """
@@ -125,10 +128,15 @@ def join(
             ratio = max(spans, key=lambda span: span.days).ratio
             volumes = held.volume[mine], incoming.volume[its]
             meeting = _Meeting(common, ratio, *chains, *volumes, int((old != new).sum()))
-            put = _replacing if replaces else _beside
-            return put(held, incoming, arriving, meeting, learnt)
+            reached = _reached(common, open_seams - learnt[0])
+            if replaces:
+                return _replacing(held, incoming, arriving, meeting, learnt, reached)
+            return _beside(held, incoming, arriving, meeting, learnt, found | open_seams | learnt[0], reached)
     spans, _, _ = settle(common, old, new, (dict(held.factors), dict(incoming.factors)), unit, open_seams)
     return _disagreeing(arriving, spans, common, old, new)
+
+
+_Reached = Callable[[Days], Mask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,62 +164,169 @@ class _Meeting:
         return Seam(day, factor, 1 / factor if follow or usual(factor) else 1.0, "restatement")
 
 
-def _beside(held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: Learnt) -> Joined:
-    """Join the incoming bars before and after those held, and among them where both are on one basis."""
-    old, new = meeting.old_factors, meeting.new_factors
-    first, last = held.days[0].item(), held.days[-1].item()
-    before, after = arriving < held.days[0], arriving > held.days[-1]
-    here = np.abs(meeting.local(arriving) - 1) <= EXACT
-    seams = {day: _event(day, old.get(day, 1.0)) for day in learnt[0]}
-    dropped: set[date] = set()
-    own: set[date] = set()
+def _beside(
+    held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: Learnt, movable: frozenset[date],
+    reached: _Reached,
+) -> Joined:  # fmt: skip
+    """Join the incoming bars before and after those held, and among them: in their holes, and where both are on one basis."""
+    old = meeting.old_factors
+    before = (arriving < held.days[0]) & reached(held.days[:1])
+    after = (arriving > held.days[-1]) & reached(held.days[-1:])
+    here = (np.abs(meeting.local(arriving) - 1) <= EXACT) & reached(arriving)
+    take = before | after | here
+    found = _Found({day: _event(day, old[day]) for day in learnt[0] if abs(old[day] - 1) > EXACT})
+    found.dropped = learnt[0] & held.factors.keys()
     if after.any():
-        day = arriving[after][0].item()
-        known = {ex for ex in old if ex >= day}  # of events whose first bar had not come yet
-        beyond = {ex for ex in incoming.factors if ex > day}
-        own |= beyond
-        factor = meeting.ratio * _all(old, known) / _all(incoming.factors, beyond)
-        between = {ex for ex in incoming.factors if last < ex <= day}
-        if between and abs(_all(incoming.factors, between) / factor - 1) < NOISE:
-            own |= between
-            dropped |= known
-        elif abs(factor - 1) > EXACT or known:
-            seams[day] = meeting.seam(day, factor, meeting.ratio)
-            dropped |= known - {day}
+        _join_after(held, incoming, arriving[after][0].item(), meeting, found)
     if before.any():
-        met = meeting.days[0].item()
-        expected = float(meeting.local(meeting.days[:1])[0])
-        factor = _all(new, {ex for ex in new if first <= ex <= met}) / expected
-        factor /= _all(old, {ex for ex in old if first < ex <= met})
-        own |= {ex for ex in incoming.factors if ex < first}
-        if abs(factor - 1) > EXACT or first in old:
-            seams[first] = meeting.seam(first, factor, 1 / expected)
+        _join_before(held, incoming, meeting, found)
     if here.all() and not learnt[0]:
-        own = set(incoming.factors)  # on one basis throughout, so that its events hold for all of it
-    rebased = bool(seams or dropped) or not here.all()
-    verdict = Verdict.REBASED if rebased else Verdict.SAME
+        found.own = set(incoming.factors)  # on one basis throughout, so that its events hold for all of it
+    for rows, older, newer in _holes(held.days, arriving):
+        around = {ex for ex in old if older < ex <= newer}
+        sides = bool(reached(np.array([older]))[0]), bool(reached(np.array([newer]))[0])
+        if not around <= movable or any(older < ex <= newer for ex in incoming.factors) or not any(sides):
+            take[rows] &= all(sides)  # nobody may move an event that a source tells of
+            continue
+        put = _fill(held, incoming, arriving[rows], (older, newer), sides, meeting)
+        take[rows] = put is not None
+        if put is None or (all(sides) and {seam.ex_date: seam.price for seam in put} == {ex: old[ex] for ex in around}):
+            continue
+        if len(put) == 1 and around & learnt[0]:
+            put = [_event(put[0].ex_date, put[0].price)]
+        found.seams = {ex: seam for ex, seam in found.seams.items() if ex not in around}
+        found.seams |= {seam.ex_date: seam for seam in put}
+        found.dropped |= around & held.factors.keys()
+    verdict = Verdict.REBASED if found.seams or not take.all() else Verdict.SAME
     return Joined(
-        verdict, before | after | here, list(seams.values()), sorted(dropped), own, meeting.ratio, len(meeting.days),
+        verdict, take, list(found.seams.values()), sorted(found.dropped - found.seams.keys()), found.own, meeting.ratio,
+        len(meeting.days), meeting.differing,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Found:
+    """What `Joined` tells of factors, while it is being found."""
+
+    seams: dict[date, Seam]
+    dropped: set[date] = field(default_factory=set)
+    own: set[date] = field(default_factory=set)
+
+
+def _join_after(held: Telling, incoming: Telling, day: date, meeting: _Meeting, found: _Found) -> None:
+    """Lead from the bars held to the incoming ones after them, which begin on `day`."""
+    old, last = meeting.old_factors, held.days[-1].item()
+    known = {ex for ex in old if ex >= day}  # of events whose first bar had not come yet
+    beyond = {ex for ex in incoming.factors if ex > day}
+    found.own |= beyond
+    factor = meeting.ratio * _all(old, known) / _all(incoming.factors, beyond)
+    between = {ex for ex in incoming.factors if last < ex <= day}
+    if between and abs(_all(incoming.factors, between) / factor - 1) < NOISE:
+        found.own |= between
+        found.dropped |= known
+    elif abs(factor - 1) > EXACT or known:
+        found.seams[day] = meeting.seam(day, factor, meeting.ratio)
+        found.dropped |= known
+
+
+def _join_before(held: Telling, incoming: Telling, meeting: _Meeting, found: _Found) -> None:
+    """Lead from the incoming bars before those held to the first of these."""
+    old, new = meeting.old_factors, meeting.new_factors
+    first, met = held.days[0].item(), meeting.days[0].item()
+    expected = float(meeting.local(meeting.days[:1])[0])
+    factor = _all(new, {ex for ex in new if first <= ex <= met}) / expected
+    factor /= _all(old, {ex for ex in old if first < ex <= met})
+    found.own |= {ex for ex in incoming.factors if ex < first}
+    if abs(factor - 1) > EXACT or first in old:
+        found.seams[first] = meeting.seam(first, factor, 1 / expected)
+
+
+def _replacing(
+    held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: Learnt, reached: _Reached
+) -> Joined:
+    """Put the incoming bars in the place of those held; others stay, and seams lead from each to the incoming ones beside it."""
+    old, new = meeting.old_factors, meeting.new_factors
+    seams = {day: _event(day, new[day]) for day in learnt[1]}
+    kept = np.setdiff1d(held.days, incoming.days, assume_unique=True)
+    take = ~np.isin(arriving, kept)  # an unfinished bar takes the place of no finished one
+    arriving = arriving[take]
+    # By what each price is multiplied, to be on the newest basis of the incoming side.
+    was, now = meeting.ratio * product(old, kept), product(new, arriving)
+    place = np.searchsorted(arriving, kept)
+    begins, ends = arriving[0], arriving[-1]
+    for at in np.unique(place).tolist():
+        rows = np.flatnonzero(place == at)
+        first, last = kept[rows[0]], kept[rows[-1]]
+        around = arriving[max(at - 1, 0)], arriving[min(at, len(arriving) - 1)]
+        if at == 0:
+            begins = last
+        elif at == len(arriving):
+            ends = first
+        if not reached(kept[rows]).all():
+            if at < len(arriving):
+                seams[around[1].item()] = _open(around[1].item(), held, incoming)
+            if at:
+                seams[first.item()] = _open(first.item(), incoming, held)
+            continue
+        if at and any(around[0] < np.datetime64(ex) <= max(around[1], first) for ex in new):
+            continue  # nobody may move an event that a source tells of
+        for day, factor, ratio in (
+            (first if at else None, now[at - 1] / was[rows[0]], 1 / meeting.ratio),
+            (around[1] if at < len(arriving) else None, was[rows[-1]] / now[min(at, len(now) - 1)], meeting.ratio),
+        ):
+            if day is not None and abs(factor - 1) > EXACT:
+                seams[day.item()] = meeting.seam(day.item(), float(factor), ratio)
+    dropped = sorted(ex for ex in old if begins < np.datetime64(ex) <= ends and ex not in seams)
+    verdict = Verdict.REBASED if seams or dropped else Verdict.SAME
+    return Joined(
+        verdict, take, list(seams.values()), dropped, set(incoming.factors), meeting.ratio, len(meeting.days),
         meeting.differing,
     )  # fmt: skip
 
 
-def _replacing(held: Telling, incoming: Telling, arriving: Days, meeting: _Meeting, learnt: Learnt) -> Joined:
-    """Put the incoming bars in the place of those held; older ones stay, on the basis of the day where the new ones begin."""
-    old, new = meeting.old_factors, meeting.new_factors
-    first, last = arriving[0].item(), arriving[-1].item()
-    seams = {day: _event(day, new[day]) for day in learnt[1]}
-    earlier = held.days[held.days < arriving[0]]
-    if len(earlier):
-        factor = meeting.ratio * float(product(old, earlier[-1:])[0]) / _all(new, {ex for ex in new if ex > first})
-        if abs(factor - 1) > EXACT or first in old:
-            seams[first] = meeting.seam(first, factor, meeting.ratio)
-    dropped = sorted(ex for ex in old if first < ex <= last)
-    verdict = Verdict.REBASED if seams or dropped else Verdict.SAME
-    return Joined(
-        verdict, np.ones(len(arriving), dtype=bool), list(seams.values()), dropped, set(incoming.factors), meeting.ratio,
-        len(meeting.days), meeting.differing,
-    )  # fmt: skip
+def _reached(common: Days, unsettled: frozenset[date]) -> _Reached:
+    """Return a function that says of days whether the days in common tell of their basis: no unsettled seam lies between."""
+    begin = max((np.datetime64(ex) for ex in unsettled if ex <= common[0].item()), default=np.datetime64("0001-01-01"))
+    end = min((np.datetime64(ex) for ex in unsettled if ex > common[-1].item()), default=np.datetime64("9999-12-31"))
+    return lambda days: (begin <= days) & (days < end)
+
+
+def _holes(held: Days, arriving: Days) -> Iterator[tuple[NDArray[np.intp], date, date]]:
+    """Yield the positions of arriving days that lie in one hole of those held, and the days held before and after it."""
+    at = np.searchsorted(held, arriving)
+    rows = np.flatnonzero((at > 0) & (at < len(held)))
+    rows = rows[held[at[rows]] != arriving[rows]]
+    for part in np.split(rows, np.flatnonzero(np.diff(at[rows])) + 1):
+        if len(part):
+            yield part, held[at[part[0]] - 1].item(), held[at[part[0]]].item()
+
+
+def _fill(
+    held: Telling, incoming: Telling, days: Days, around: tuple[date, date], sides: tuple[bool, bool], meeting: _Meeting
+) -> list[Seam] | None:
+    """Return the seams that join bars in a hole to those held `around` it, in the place of all that are there; None: they would
+    make a jump that no market makes, so that an event must lie in the hole. sides: whether it is known how the bars before and
+    after the hole compare with the incoming ones."""
+    older, newer = (np.array([day], "datetime64[D]") for day in around)
+    # What each price is multiplied by, to be on the newest basis held.
+    here = float(product(meeting.new_factors, days[:1])[0]) / meeting.ratio
+    left = float(product(meeting.old_factors, older)[0]) / here
+    right = here / float(product(meeting.old_factors, newer)[0])
+    if max(abs(left - 1), abs(right - 1)) > EXACT:
+        told = incoming.close[(incoming.days >= days[0]) & (incoming.days <= days[-1])]
+        before, after = held.close[held.days == older[0]][0] * left, held.close[held.days == newer[0]][0] / right
+        moves = (
+            [abs(np.log(told[0] / before))] * sides[0] + [abs(np.log(after / told[-1]))] * sides[1] if len(told) else []
+        )
+        if max(moves, default=np.inf) > np.log1p(LIMIT):
+            return None
+    seams = []
+    for day, factor, known in ((days[0].item(), left, sides[0]), (around[1], right, sides[1])):
+        if not known:
+            seams.append(_open(day, *((incoming, held) if day == around[1] else (held, incoming))))
+        elif abs(factor - 1) > EXACT:
+            seams.append(meeting.seam(day, factor, 1 / factor if day == around[1] else factor))
+    return seams
 
 
 def _whole(arriving: Days, incoming: Telling) -> Joined:
@@ -232,16 +347,21 @@ def _apart(held: Telling, incoming: Telling, arriving: Days) -> Joined:
             continue
         ex_date = day[0].item()
         own |= {ex for ex in incoming.factors if (np.datetime64(ex) > day[0]) == (newer is incoming)}
-        left = older.days < day[0]
-        right = newer.days >= day[0]
-        near = left.any() and right.any() and (newer.days[right][0] - older.days[left][-1]).astype(int) <= NEAR_DAYS
-        move = newer.close[right][0] / older.close[left][-1] - 1 if near else np.inf
-        seams.append(Seam(ex_date, 1.0, 1.0, "assumed" if abs(move) < LIMIT else "unknown"))
+        seams.append(_open(ex_date, older, newer))
     return Joined(
         Verdict.APART, before | after, seams, [], own,
         detail=f"held are {first} to {last}, and {arriving[0]} to {arriving[-1]} came: no day in common tells whether their "
         "prices have one basis.",
     )  # fmt: skip
+
+
+def _open(day: date, older: Telling, newer: Telling) -> Seam:
+    """Make a seam of which nothing tells the factor, between the bars of `older` before `day` and those of `newer` from it on."""
+    left = older.days < np.datetime64(day)
+    right = newer.days >= np.datetime64(day)
+    near = left.any() and right.any() and (newer.days[right][0] - older.days[left][-1]).astype(int) <= NEAR_DAYS
+    move = newer.close[right][0] / older.close[left][-1] - 1 if near else np.inf
+    return Seam(day, 1.0, 1.0, "assumed" if abs(move) < LIMIT else "unknown")
 
 
 def _disagreeing(arriving: Days, spans: list[Span], common: Days, old: Floats, new: Floats) -> Joined:

@@ -100,7 +100,7 @@ def join_staged(
             candles["volume"].to_numpy("float64")[own],
             mine.get(one.code, NOTHING),
         )
-        chain = known.get(one.id, chains.Chain({}, frozenset()))
+        chain = known.get(one.id, chains.Chain({}, frozenset(), frozenset()))
         old_days, old_close, old_volume = held.get(one.id, (days[:0], np.empty(0), np.empty(0)))
         joined = basis.join(
             Telling(old_days, old_close, old_volume, chain.factors),
@@ -108,6 +108,7 @@ def join_staged(
             days[at],
             unit=MARKETS[market].unit,
             open_seams=chain.open_seams,
+            found=chain.found,
             replaces=raw,
             one_basis=_follows(told, one.code, old_days, days[at]),
         )

@@ -98,8 +98,8 @@ def _ratios(
 
 
 def _corrected(spans: list[Span]) -> list[Span]:
-    """Take spans that differ for a while, with one ratio before and after, for corrections: they belong to what surrounds them.
-    Too many of them are none."""
+    """Take spans that differ for a while and not by much, with one ratio before and after, for corrections: they belong to what
+    surrounds them. Too many of them are none."""
     total = sum(span.days for span in spans)
     kept: list[Span] = []
     odd = 0
@@ -111,6 +111,7 @@ def _corrected(spans: list[Span]) -> list[Span]:
         if (
             kept
             and span.days <= CORRECTED_DAYS
+            and abs(np.log(span.ratio / kept[-1].ratio)) <= PLAIN
             and any(kept[-1].meets(other.low, other.high) and other.days > span.days for other in later)
         ):
             kept[-1].days += span.days

@@ -16,14 +16,18 @@ from chartinsight_lib.db.rows import Changes, numbers_of, upsert_rows
 
 OPEN = ("unknown", "assumed")
 """Kinds of a seam whose factor nothing has told yet."""
+FOUND = ("restatement", *OPEN)
+"""Kinds of a seam between two tellings, of which no source told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The factors that hold for the stored bars of one instrument, dividends left out; `open_seams`: those of kind OPEN."""
+    """The factors that hold for the stored bars of one instrument, dividends left out; `open_seams` are those of kind OPEN,
+    `found` those of kind FOUND."""
 
     factors: dict[date, float]
     open_seams: frozenset[date]
+    found: frozenset[date]
 
 
 def chains(conn: Connection, instrument_ids: Sequence[int]) -> dict[int, Chain]:
@@ -35,13 +39,16 @@ def chains(conn: Connection, instrument_ids: Sequence[int]) -> dict[int, Chain]:
         """),
         {"ids": list(instrument_ids)},
     )
-    found: dict[int, tuple[dict[date, float], set[date]]] = {}
+    kinds: dict[int, dict[date, str]] = {}
+    factors: dict[int, dict[date, float]] = {}
     for number, ex_date, factor, kind in rows:
-        factors, seams = found.setdefault(number, ({}, set()))
-        factors[ex_date] = factor
-        if kind in OPEN:
-            seams.add(ex_date)
-    return {number: Chain(factors, frozenset(seams)) for number, (factors, seams) in found.items()}
+        factors.setdefault(number, {})[ex_date] = factor
+        kinds.setdefault(number, {})[ex_date] = kind
+
+    def of_kind(number: int, wanted: tuple[str, ...]) -> frozenset[date]:
+        return frozenset(day for day, kind in kinds[number].items() if kind in wanted)
+
+    return {number: Chain(chain, of_kind(number, OPEN), of_kind(number, FOUND)) for number, chain in factors.items()}
 
 
 def drop_factors(conn: Connection, keys: Sequence[tuple[int, date]]) -> int:
@@ -59,9 +66,7 @@ def drop_factors(conn: Connection, keys: Sequence[tuple[int, date]]) -> int:
     return int(found.rowcount)
 
 
-def forget_factors(
-    conn: Connection, factors: pd.DataFrame, spans: pd.DataFrame, ids: pd.Series, *, source: str
-) -> int:
+def forget_factors(conn: Connection, factors: pd.DataFrame, spans: pd.DataFrame, ids: pd.Series, *, source: str) -> int:
     """Drop the factors of a source that it does not tell of any more; return how many.
 
     Args:
