@@ -59,9 +59,7 @@ def drop_factors(conn: Connection, keys: Sequence[tuple[int, date]]) -> int:
     return int(found.rowcount)
 
 
-def forget_factors(
-    conn: Connection, factors: pd.DataFrame, spans: pd.DataFrame, ids: pd.Series, *, source: str
-) -> int:
+def forget_factors(conn: Connection, factors: pd.DataFrame, spans: pd.DataFrame, ids: pd.Series, *, source: str) -> int:
     """Drop the factors of a source that it does not tell of any more; return how many.
 
     Args:
