@@ -228,9 +228,10 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
     store.upsert_gaps(conn, gaps, ids, timeframe, source=source.name, run_id=run_id)
     touched = {int(ids[code]) for code in {*candles["code"].unique(), *gaps["code"].unique()}}
     moved = changes.changed + stage.drop_unfinished(conn, timeframe, sorted(touched))
+    asked = _asked(batch, bars, ids, refused)
     if source.raw and timeframe == DAILY:
         today = load.today(batch)
-        moved += stage.drop_phantoms(conn, staged, datetime(today.year, today.month, today.day, tzinfo=UTC))
+        moved += stage.drop_phantoms(conn, staged, asked, datetime(today.year, today.month, today.day, tzinfo=UTC))
     # A live source's batches and rows are others each day: the row itself says which it is, so that it is kept once.
     item, quarantine = ("", bars.quarantine.assign(row=0)) if source.raw else (batch.name, bars.quarantine)
     store.add_quarantine(
@@ -243,7 +244,6 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
         seams += told.changed
     if moved or seams:
         store.move_watermark(conn, source.market, COLLECTED if seams else [timeframe])
-    asked = _asked(batch, bars, ids, refused)
     store.keep_cursors(conn, asked, load.asked_at(batch), timeframe, source=source.name, run_id=run_id)
     rejected = bars.quarantine["action"] == "rejected"
     rows = {

@@ -7,9 +7,9 @@ those that changed. A repeated load writes nothing. A final bar is never replace
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -282,21 +282,24 @@ def close_gaps(conn: Connection, stage: Stage) -> None:
     )
 
 
-def drop_phantoms(conn: Connection, stage: Stage, before: datetime) -> int:
-    """Drop provisional bars from before `before` that a source, which was asked for that time again, did not bring: what was
-    forming then never became a bar. Returns how many."""
-    ids, first = np.unique(stage.columns["instrument_id"], return_index=True)
+def drop_phantoms(conn: Connection, stage: Stage, asked: Mapping[int, date], before: datetime) -> int:
+    """Drop provisional bars from before `before` that a source did not bring, although it was asked for that time again: what
+    was forming then never became a bar. Returns how many.
+
+    `asked`: {instrument id: from which date on the source was asked}.
+    """
+    numbers = sorted(asked)
     forming = copy_out(
         driver_cursor(conn),
         """
         SELECT c.instrument_id, c.ts
-        FROM   unnest(%(ids)s::int[], %(first)s::bigint[]) AS n (id, first)
-        JOIN   live.candles AS c ON c.instrument_id = n.id AND c.timeframe = %(timeframe)s AND c.ts < %(before)s
-               AND c.ts >= timestamptz '2000-01-01 00:00:00+00' + n.first * interval '1 microsecond'
+        FROM   unnest(%(ids)s::int[], %(since)s::date[]) AS a (id, since)
+        JOIN   live.candles AS c ON c.instrument_id = a.id AND c.timeframe = %(timeframe)s
+               AND c.ts >= a.since AND c.ts < %(before)s
         WHERE  (c.flags & %(provisional)s) <> 0
         """,
         {
-            "ids": ids.tolist(), "first": stage.columns["ts"][first].tolist(), "timeframe": stage.timeframe, "before": before,
+            "ids": numbers, "since": [asked[number] for number in numbers], "timeframe": stage.timeframe, "before": before,
             "provisional": PROVISIONAL,
         },
         {"instrument_id": "int4", "ts": "timestamptz"},
