@@ -40,7 +40,7 @@ from chartinsight_lib import collect, ledger, normalise, normalise_kiwoom, sourc
 from chartinsight_lib.clients._http import JsonHttp
 from chartinsight_lib.clients.base import Batch, Source
 from chartinsight_lib.clients.kiwoom_source import KINDS
-from chartinsight_lib.db import store
+from chartinsight_lib.db import factors, stage, store
 from chartinsight_lib.db.engine import open_database
 from chartinsight_lib.db.migrate import upgrade
 from chartinsight_lib.db.roles import Role
@@ -59,12 +59,12 @@ FETCHING = {
 STORING = {
     "normalise": (normalise, "daily"),
     "learn factors": (collect, "_factors"),
-    "stage (COPY)": (store, "stage_candles"),
-    "compare with what is held": (store, "restated"),
-    "upsert bars": (store, "upsert_staged"),
+    "compare with what is held": (stage, "stage_candles"),
+    "join price bases": (collect, "join_staged"),
+    "upsert bars": (stage, "upsert_staged"),
     "gaps": (store, "upsert_gaps"),
-    "factors": (store, "upsert_factors"),
-    "forget factors": (store, "forget_factors"),
+    "factors": (factors, "upsert_factors"),
+    "forget factors": (factors, "forget_factors"),
 }
 
 

@@ -31,7 +31,7 @@ from _stage import fresh_home, load
 from psycopg2.extras import execute_values
 from sqlalchemy import Connection, Engine, text
 
-from chartinsight_lib.db import bars, store
+from chartinsight_lib.db import bars, stage, store
 from chartinsight_lib.db.copy import copy_in, copy_out, from_wire_time, to_wire_time
 from chartinsight_lib.db.engine import Database, open_database
 from chartinsight_lib.db.factors import upsert_factors
@@ -154,8 +154,8 @@ class _Writing:
     def ours(self) -> None:
         """As a collection stores them."""
         with self.loader.begin() as conn:
-            store.stage_candles(conn, self.frame, self.ids)
-            store.upsert_staged(conn, "1d", source="bench", run_id=RUN, now=NOW)
+            staged = stage.stage_candles(conn, self.frame, self.ids, "1d")
+            stage.upsert_staged(conn, staged, source="bench", run_id=RUN, now=NOW)
             store.move_watermark(conn, "KRX")
 
     def by_to_sql(self) -> None:
@@ -261,8 +261,8 @@ def _stock(database: Database, owner: Engine, asked: argparse.Namespace) -> None
         _know(conn, [*codes, "short", "long"])
         ids = instrument_ids(conn, "KRX")
         for frame in frames:
-            store.stage_candles(conn, frame, ids)
-            store.upsert_staged(conn, "1d", source="bench", run_id=RUN, now=NOW)
+            staged = stage.stage_candles(conn, frame, ids, "1d")
+            stage.upsert_staged(conn, staged, source="bench", run_id=RUN, now=NOW)
         splits = pd.DataFrame(
             [(code, date(2024, 5, 2), 0.5, 2.0, "split") for code in [*codes[::7], "short", "long"]], columns=FACTOR
         )

@@ -18,9 +18,9 @@ from chartinsight_lib.base_prices import differing, learn_chain
 from chartinsight_lib.clients.base import Batch, LiveSource, Source, Windowed
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import factors as chains
-from chartinsight_lib.db import query, store
+from chartinsight_lib.db import query, stage, store
 from chartinsight_lib.db.instruments import instrument_ids
-from chartinsight_lib.domain import FACTOR, MARKETS, Flag
+from chartinsight_lib.domain import COLLECTED, FACTOR, MARKETS, Flag
 from chartinsight_lib.errors import ChartInsightError, ConfigError, Fenced, RunFailed, SchemaError
 from chartinsight_lib.factors import learn_factors
 from chartinsight_lib.joining import Told, join_staged
@@ -210,25 +210,28 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
     refused |= unusable
     candles = bars.candles[~bars.candles["code"].isin(refused)].reset_index(drop=True)
     factors = factors[~factors["code"].isin(refused)]
-    store.stage_candles(conn, candles, ids)
-    store.keep_official_closes(conn, timeframe)
-    moved, elsewhere, judged = 0, 0, set[str]()
+    raw_source = source.name if source.raw else None
+    staged = stage.stage_candles(conn, candles, ids, timeframe, raw_source=raw_source)
+    stage.keep_official_closes(staged)
+    seams, elsewhere, judged = 0, 0, set[str]()
     if timeframe == DAILY:
         joined = join_staged(
-            conn, candles, factors, market=source.market, source=source.name, raw=source.raw, told=load.told, now=now,
+            conn, staged, candles, factors, market=source.market, source=source.name, raw=source.raw, told=load.told, now=now,
             run_id=run_id,
         )  # fmt: skip
         refused |= joined.refused
-        factors, judged, elsewhere, moved = joined.factors, joined.judged, joined.unstaged, int(joined.changed)
+        factors, judged, elsewhere, seams = joined.factors, joined.judged, joined.unstaged, int(joined.changed)
     candles = candles[~candles["code"].isin(refused)]
     gaps = bars.gaps[~bars.gaps["code"].isin(refused)]
-    changes = store.upsert_staged(conn, timeframe, source=source.name, run_id=run_id, now=now)
-    store.close_gaps(conn, timeframe)
+    changes = stage.upsert_staged(conn, staged, source=source.name, run_id=run_id, now=now)
+    stage.close_gaps(conn, staged)
     store.upsert_gaps(conn, gaps, ids, timeframe, source=source.name, run_id=run_id)
-    moved += changes.changed + store.drop_unfinished(conn, timeframe)
+    touched = {int(ids[code]) for code in {*candles["code"].unique(), *gaps["code"].unique()}}
+    moved = changes.changed + stage.drop_unfinished(conn, timeframe, sorted(touched))
+    asked = _asked(batch, bars, ids, refused)
     if source.raw and timeframe == DAILY:
         today = load.today(batch)
-        moved += store.drop_phantoms(conn, timeframe, datetime(today.year, today.month, today.day, tzinfo=UTC))
+        moved += stage.drop_phantoms(conn, staged, asked, datetime(today.year, today.month, today.day, tzinfo=UTC))
     # A live source's batches and rows are others each day: the row itself says which it is, so that it is kept once.
     item, quarantine = ("", bars.quarantine.assign(row=0)) if source.raw else (batch.name, bars.quarantine)
     store.add_quarantine(
@@ -236,12 +239,11 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
     )
     if learnt is not None:
         spans = learnt[~learnt["code"].isin({*refused, *judged})]
-        moved += chains.forget_factors(conn, factors, spans, ids, source=source.name)
+        seams += chains.forget_factors(conn, factors, spans, ids, source=source.name)
         told = chains.upsert_factors(conn, factors, ids, source=source.name, detected_at=now, run_id=run_id)
-        moved += told.changed
-    if moved:
-        store.move_watermark(conn, source.market)
-    asked = _asked(batch, bars, ids, refused)
+        seams += told.changed
+    if moved or seams:
+        store.move_watermark(conn, source.market, COLLECTED if seams else [timeframe])
     store.keep_cursors(conn, asked, load.asked_at(batch), timeframe, source=source.name, run_id=run_id)
     rejected = bars.quarantine["action"] == "rejected"
     rows = {

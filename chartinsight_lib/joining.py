@@ -20,7 +20,8 @@ from chartinsight_lib import basis
 from chartinsight_lib.basis import Joined, Telling, Verdict
 from chartinsight_lib.db import factors as chains
 from chartinsight_lib.db import store
-from chartinsight_lib.db.copy import EPOCH, to_wire_time
+from chartinsight_lib.db.copy import EPOCH
+from chartinsight_lib.db.stage import Stage, Suspect, suspects
 from chartinsight_lib.domain import FACTOR, MARKETS, Flag
 from chartinsight_lib.normalise import Days
 
@@ -62,6 +63,7 @@ class Outcome:
 
 def join_staged(
     conn: Connection,
+    stage: Stage,
     candles: pd.DataFrame,
     factors: pd.DataFrame,
     *,
@@ -75,7 +77,7 @@ def join_staged(
     """Compare what is staged with what is held, take out of the stage what may not stand beside it, and store the seams.
 
     Args:
-        candles: what is staged: domain.CANDLE columns, daily bars, ascending in (code, ts).
+        stage: the bars, staged; candles: the same, domain.CANDLE columns, daily, ascending in (code, ts).
         factors: domain.FACTOR columns, what the source tells of events of these instruments.
         raw: the source's prices are as they were traded, for ever.
         told: what this collection told before; the days of this batch are added.
@@ -83,14 +85,14 @@ def join_staged(
     rows = {str(code): np.asarray(at) for code, at in candles.groupby("code", sort=False).indices.items()}
     days = candles["ts"].dt.tz_localize(None).to_numpy("datetime64[D]")
     final = (candles["flags"].to_numpy() & int(Flag.PROVISIONAL)) == 0
-    found = store.suspects(conn, DAILY, raw_source=source if raw else None)
+    found = suspects(conn, stage)
     held = _held(conn, [one.id for one in found], source if raw else None)
     known = chains.chains(conn, [one.id for one in found])
     events = factors[factors["kind"] != "dividend"]
     mine = {
         code: dict(zip(part["ex_date"], part["price_factor"], strict=True)) for code, part in events.groupby("code")
     }
-    done: list[tuple[store.Suspect, Joined]] = []
+    done: list[tuple[Suspect, Joined]] = []
     for one in found:
         at = rows[one.code]
         own = at[final[at]] if final[at].any() else at
@@ -113,7 +115,7 @@ def join_staged(
             one_basis=_follows(told, one.code, old_days, days[at]),
         )
         done.append((one, joined))
-    _unstage(conn, done, rows, candles)
+    stage.leave_out(np.concatenate([rows[one.code][~joined.take] for one, joined in done] or [np.empty(0, np.intp)]))
     changed = _store_seams(conn, done, source, now, run_id)
     refused = {
         one.code: f"its past was restated: {joined.detail}"
@@ -156,22 +158,8 @@ def _held(conn: Connection, ids: list[int], but_of: str | None) -> dict[int, _Ba
     }
 
 
-def _unstage(
-    conn: Connection,
-    done: Iterable[tuple[store.Suspect, Joined]],
-    rows: Mapping[str, NDArray[np.intp]],
-    candles: pd.DataFrame,
-) -> None:
-    left_out = [(one.id, rows[one.code][~joined.take]) for one, joined in done]
-    left_out = [(number, at) for number, at in left_out if len(at)]
-    if left_out:
-        at = np.concatenate([at for _, at in left_out])
-        numbers = np.repeat([number for number, _ in left_out], [len(at) for _, at in left_out]).astype("int32")
-        store.unstage(conn, numbers, to_wire_time(candles["ts"].iloc[at]))
-
-
 def _store_seams(
-    conn: Connection, done: Iterable[tuple[store.Suspect, Joined]], source: str, now: datetime, run_id: UUID
+    conn: Connection, done: Iterable[tuple[Suspect, Joined]], source: str, now: datetime, run_id: UUID
 ) -> bool:
     """Store the seams in the place of other factors of their days, and record what was found; return whether factors changed."""
     seams = [

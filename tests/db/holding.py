@@ -7,7 +7,7 @@ from uuid import UUID
 import pandas as pd
 from sqlalchemy import Connection
 
-from chartinsight_lib.db import store
+from chartinsight_lib.db import stage
 from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
 from chartinsight_lib.domain import CANDLE, FACTOR, INSTRUMENT, NUMBERS
@@ -42,8 +42,8 @@ def hold(
     frame = pd.DataFrame([(code, day, *row) for day, row in bars.items()], columns=CANDLE)
     kinds = dict.fromkeys(["open", "high", "low", "close", "value"], "float64") | {"volume": "int64", "flags": "int16"}
     frame = frame.assign(ts=pd.to_datetime(frame["ts"], utc=True)).astype(kinds)
-    store.stage_candles(conn, frame, instrument_ids(conn, market))
-    store.upsert_staged(conn, timeframe, source=source, run_id=RUN, now=now)
+    staged = stage.stage_candles(conn, frame, instrument_ids(conn, market), timeframe)
+    stage.upsert_staged(conn, staged, source=source, run_id=RUN, now=now)
 
 
 def split(conn: Connection, code: str, *events: tuple[str, float, float, str]) -> None:

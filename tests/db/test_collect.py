@@ -16,12 +16,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from chartinsight_lib import collect, ledger
+from chartinsight_lib import collect, joining, ledger
 from chartinsight_lib.clients import open_source
 from chartinsight_lib.clients.base import Batch, Source
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import Report, collect_daily
-from chartinsight_lib.db import factors, store
+from chartinsight_lib.db import factors, stage, store
 from chartinsight_lib.domain import INSTRUMENT, Flag
 from chartinsight_lib.errors import Fenced, RunFailed
 from chartinsight_lib.listing import sync_instruments
@@ -461,7 +461,8 @@ def test_an_adjusted_close_that_makes_no_sense_refuses_its_instrument_only(loade
 # Faults in between.
 
 STEPS = [
-    (store, "stage_candles"), (store, "suspects"), (store, "upsert_staged"), (store, "close_gaps"), (store, "upsert_gaps"),
+    (stage, "stage_candles"), (stage, "keep_official_closes"), (joining, "suspects"), (stage, "upsert_staged"),
+    (stage, "close_gaps"), (stage, "drop_unfinished"), (store, "upsert_gaps"),
     (store, "add_quarantine"), (factors, "upsert_factors"), (store, "move_watermark"), (store, "keep_cursors"),
 ]  # fmt: skip
 

@@ -20,7 +20,7 @@ from chartinsight_lib.clients import open_source
 from chartinsight_lib.clients.base import Batch
 from chartinsight_lib.clock import Clock, fixed_clock
 from chartinsight_lib.collect import collect_daily
-from chartinsight_lib.db import query, store
+from chartinsight_lib.db import query, stage, store
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
@@ -53,8 +53,8 @@ def hold(engine: Engine, code: str, bars: Iterable[tuple], *, market: str = "KRX
     kinds = dict.fromkeys(["open", "high", "low", "close", "value"], "float64") | {"volume": "int64", "flags": "int16"}
     frame = frame.assign(ts=pd.to_datetime(frame["ts"], utc=True)).astype(kinds)
     with engine.begin() as conn:
-        store.stage_candles(conn, frame, instrument_ids(conn, market))
-        store.upsert_staged(conn, "1d", source="test", run_id=RUN, now=NOW)
+        staged = stage.stage_candles(conn, frame, instrument_ids(conn, market), "1d")
+        stage.upsert_staged(conn, staged, source="test", run_id=RUN, now=NOW)
 
 
 def flat(days: Iterable[Any], close: float = 100.0, *, flags: int = 0) -> list[tuple]:

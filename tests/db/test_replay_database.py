@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine
 
-from chartinsight_lib.db import store
+from chartinsight_lib.db import stage, store
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
@@ -35,8 +35,8 @@ def test_raw_bars_halts_and_splits_are_played(database: Database, loader: Engine
         bars = pd.DataFrame([("005930", *row) for row in BARS], columns=CANDLE)
         floats = dict.fromkeys(["open", "high", "low", "close", "value"], "float64")
         bars = bars.assign(ts=pd.to_datetime(bars["ts"], utc=True)).astype(floats | {"flags": "int16"})
-        store.stage_candles(conn, bars, ids)
-        store.upsert_staged(conn, "1d", source="test", run_id=RUN, now=NOW)
+        staged = stage.stage_candles(conn, bars, ids, "1d")
+        stage.upsert_staged(conn, staged, source="test", run_id=RUN, now=NOW)
         gap = pd.DataFrame([("005930", pd.Timestamp("2018-05-02", tz="UTC"), "halted")], columns=GAP)
         store.upsert_gaps(conn, gap, ids, timeframe="1d", source="test", run_id=RUN)
         split = pd.DataFrame([("005930", date(2018, 5, 4), 0.02, 50.0, "split")], columns=FACTOR)

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
-from chartinsight_lib.db import store
+from chartinsight_lib.db import stage, store
 from chartinsight_lib.db.bars import candles
 from chartinsight_lib.db.factors import upsert_factors
 from chartinsight_lib.db.instruments import instrument_ids, upsert_instruments
@@ -49,8 +49,8 @@ def frame(*bars: tuple) -> pd.DataFrame:
 
 
 def load(conn: Connection, bars: pd.DataFrame, *, source: str = "test", run_id: UUID = RUN) -> Changes:
-    store.stage_candles(conn, bars, instrument_ids(conn, "KRX"))
-    return store.upsert_staged(conn, "1d", source=source, run_id=run_id, now=NOW)
+    staged = stage.stage_candles(conn, bars, instrument_ids(conn, "KRX"), "1d")
+    return stage.upsert_staged(conn, staged, source=source, run_id=run_id, now=NOW)
 
 
 def held(conn: Connection) -> dict[tuple[str, str], tuple[float, int, float | None, int]]:
@@ -116,7 +116,7 @@ def test_a_provisional_bar_is_replaced_by_a_later_one_and_by_the_final_one(liste
 
 def test_a_value_that_the_source_lacks_is_stored_as_null_and_read_as_nan(listed):
     load(listed, frame(bar("005930", "2024-08-05", 100), bar("005930", "2024-08-06", 100, value=12_345.0)))
-    assert [row[2] for row in held(listed).values()] == [None, 12_345.0]
+    assert [row[2] for _, row in sorted(held(listed).items())] == [None, 12_345.0]
     number = int(instrument_ids(listed, "KRX")["005930"])
     np.testing.assert_array_equal(candles(listed, number)["value"], [math.nan, 12_345.0])
 
@@ -240,13 +240,13 @@ def test_a_load_that_waited_for_another_ends_in_one_of_both_complete_states(comm
 
 def test_a_load_compares_with_what_the_one_before_it_stored(committed):
     """Two first loads on two price bases meet: the second one waits, and then it sees what the first one held."""
-    seen: list[store.Suspect] = []
+    seen: list[stage.Suspect] = []
 
     def second() -> None:
         with committed.begin() as conn:
             ids = instrument_ids(conn, "KRX")
-            store.stage_candles(conn, frame(*(bar("005930", day, 50) for day in DAYS)), ids)
-            seen.extend(store.suspects(conn, "1d"))
+            staged = stage.stage_candles(conn, frame(*(bar("005930", day, 50) for day in DAYS)), ids, "1d")
+            seen.extend(stage.suspects(conn, staged))
 
     with committed.connect() as watcher, committed.connect() as first:
         load(first, frame(*(bar("005930", day, 100) for day in DAYS)))
@@ -264,8 +264,8 @@ def staged_against(
     conn: Connection, before: pd.DataFrame, after: pd.DataFrame, **options: Any
 ) -> list[tuple[str, int, int]]:
     load(conn, before)
-    store.stage_candles(conn, after, instrument_ids(conn, "KRX"))
-    return [(one.code, one.overlap, one.differing) for one in store.suspects(conn, "1d", **options)]
+    staged = stage.stage_candles(conn, after, instrument_ids(conn, "KRX"), "1d", **options)
+    return [(one.code, one.overlap, one.differing) for one in stage.suspects(conn, staged)]
 
 
 def test_an_instrument_that_differs_or_has_no_day_in_common_is_suspect(listed):
@@ -364,10 +364,10 @@ def test_gaps_are_kept_once_and_closed_when_a_bar_comes(listed):
     other = rows.assign(kind=["halted", "halted", "halted"])
     assert store.upsert_gaps(listed, other, ids, "1d", source="test", run_id=RUN) == Changes(updated=1, unchanged=2)
 
-    store.stage_candles(listed, frame(bar("005930", "2024-08-05", 100), bar("005930", "2024-08-07", 100)), ids)
-    store.close_gaps(listed, "5m")  # another timeframe's
+    came = frame(bar("005930", "2024-08-05", 100), bar("005930", "2024-08-07", 100))
+    stage.close_gaps(listed, stage.stage_candles(listed, came, ids, "5m"))  # another timeframe's
     assert len(held_gaps(listed)) == 3
-    store.close_gaps(listed, "1d")
+    stage.close_gaps(listed, stage.stage_candles(listed, came, ids, "1d"))
     assert held_gaps(listed) == [("000660", "2024-08-05", "halted"), ("005930", "2024-08-06", "halted")]
 
 

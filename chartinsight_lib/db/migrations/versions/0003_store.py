@@ -35,8 +35,11 @@ COMMENT ON TABLE live.revisions IS
     'final bars as they stood until replaced_at, when the run replaced_by told them differently; run_id is the run that '
     'stored them';
 
--- The number comes from a sequence of the whole database: it never comes twice, whatever is truncated or rolled back.
+-- The number comes from a sequence of the whole database: it never comes twice, whatever is truncated or rolled back; and its
+-- last twenty bits are random, so that it does not come twice either when the database is restored and goes another way.
 CREATE SEQUENCE live.watermark AS bigint;
+CREATE FUNCTION live.next_watermark() RETURNS bigint LANGUAGE sql VOLATILE
+RETURN (nextval('live.watermark') << 20) | floor(random() * 1048576)::bigint;
 CREATE TABLE live.watermarks (
     market    text NOT NULL,
     timeframe text NOT NULL,
@@ -46,12 +49,13 @@ CREATE TABLE live.watermarks (
 COMMENT ON TABLE live.watermarks IS
     'moves in every transaction that changes bars or factors of a market: a copy of them is current while it stands';
 GRANT USAGE ON SEQUENCE live.watermark TO chartinsight_loader;
+GRANT EXECUTE ON FUNCTION live.next_watermark TO chartinsight_loader;
 
 -- Who changes rows by hand does not know of watermarks: then all of them move.
 CREATE FUNCTION live.move_watermarks() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('chartinsight.moves_watermark', true) IS DISTINCT FROM 'itself' THEN
-        UPDATE live.watermarks SET version = nextval('live.watermark');
+        UPDATE live.watermarks SET version = live.next_watermark();
     END IF;
     RETURN NULL;
 END $$;
