@@ -79,10 +79,13 @@ def check(engine: Engine, market: str, *, run_id: UUID, clock: Clock, timeframe:
     """
     if timeframe not in {"1d", "5m"}:
         raise NotFound(f"check: there are no expected bars of {timeframe!r}. Check 1d or 5m.")
-    known, now = calendar(market), clock()
+    known = calendar(market)
     with engine.begin() as conn:
         ledger.fence(conn, run_id)
         instruments = gaps.collected(conn, market, timeframe)
+        # A simulated market has a time of its own, and has had none since it was asked last.
+        asked = [moment for moment in instruments["asked_until"] if moment is not None]
+        now = max(asked) if market == "SIM" and asked else clock()
         find = _find_daily if timeframe == "1d" else _find_intraday
         state, days, found, spans = find(conn, known, market, instruments, now)
         result = Checked(market, timeframe, *((days[0].item(), days[-1].item()) if len(days) else (None, None)))

@@ -36,7 +36,7 @@ class Rows:
 
     def instruments(self) -> pd.DataFrame:
         codes = sorted({*self.rows["code"], *self.listed})
-        frame = pd.DataFrame({"code": codes, "name": codes, "market": "KRX", "kind": "stock", "currency": "KRW"})
+        frame = pd.DataFrame({"code": codes, "name": codes, "market": self.market, "kind": "stock", "currency": "KRW"})
         dates = [self.listed.get(code, (None, None)) for code in codes]
         frame = frame.assign(sector=None, listed_on=[on for on, _ in dates], delisted_on=[off for _, off in dates])
         return frame[INSTRUMENT]

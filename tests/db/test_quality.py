@@ -74,6 +74,14 @@ def holes(engine: Engine) -> list[tuple]:
     return ask(engine, "SELECT code, day, kind, state, tries FROM api.gaps ORDER BY code, ts, kind")
 
 
+def test_a_simulated_market_has_had_no_time_since_it_was_asked_last(loader):
+    source = Rows(rows("000010"), NOW)
+    source.market = "SIM"
+    load(loader, source)
+    later = checked(loader, "SIM", now=NOW + timedelta(days=30))
+    assert (later.counts["late"], later.counts["missing"]) == (0, 0)
+
+
 def test_a_second_check_finds_the_same_and_changes_nothing_but_the_time_of_it(loader):
     load(loader, Rows(rows("000010", "000020", without={"000020": [DAYS[3], DAYS[4]]}), NOW))
     first, before = checked(loader), holes(loader)
