@@ -41,7 +41,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option(
         "--source",
-        help="simulated, kiwoom, sample, or files:PATH[,PATH…] (CSV or Parquet).  "
+        help="simulated, kiwoom, sample, files:PATH[,PATH…] (CSV or Parquet), yahoo:TICKER[,…], krx[:CODE,…].  "
         "[default: CHARTINSIGHT_SOURCE, else simulated]",
     )
     @click.option("--market", help="Market of the files: KRX or US.  [default: from the looks of the codes]")
