@@ -4,7 +4,7 @@ In: frames with the columns code, date (or `ts`, for shorter bars), open, high, 
 `row`, `flags`, `halted` where known), numbers typed or as text. Out: frames of `domain` (CANDLE, GAP), prices in the market's
 currency, volume in shares, a daily bar stamped 00:00 UTC of its trading date, a shorter one with its start. No bar is made
 up, and no row is lost: each becomes a candle, a gap, an exact repeat that is counted, or an entry of the quarantine with the
-rule it broke.
+rule it broke. What becomes of a row does not depend on the rows that came with it, but for those of its own code and time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ REQUIRED = ["code", "date", *PRICES, "volume"]
 FIRST_DAY, LAST_DAY = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")  # outside, a date is a misreading
 EXACT = 2.0**53  # whole numbers below it are exact as floats
 WIDEST = 0.01  # share of the price by which a range may miss its own open or close
-OTHER_SCALE = (
-    20.0  # a lone bar whose prices are so many times those about it, or that part of them, is on another scale
-)
-SAME_SCALE = 2.0  # bars within this ratio are on one scale
+OTHER_SCALE = 10.0
+"""A high so many times its low lies on another scale. KRX's limits allow 1.86 times within a day, on a day of listing 6.67 times
+(60 % to 400 % of the offer price); in liquidation trading, which has none, 3.67 times has been seen."""
 
 
 @dataclass(frozen=True)
@@ -114,48 +113,11 @@ def _rules(row: _Columns, unit: float, now: np.datetime64) -> list[_Rule]:
         _Rule("high_below_low", "rejected", row.high < row.low),
         _Rule("high_below_close", "rejected", over > over_most),
         _Rule("low_above_close", "rejected", under > under_most),
-        _Rule("scale_break", "rejected", _lone_scale(row, priced & counted)),
+        # Whether a whole bar is on another scale its neighbours tell, and those may come another time: see `quality.rules`.
+        _Rule("scale_break", "rejected", row.high >= OTHER_SCALE * row.low),
         _Rule("high_below_close", "widened", over > 0),
         _Rule("low_above_close", "widened", under > 0),
     ]
-
-
-def _lone_scale(row: _Columns, sound: Mask) -> Mask:
-    """Return the rows that are alone on another scale: high or low OTHER_SCALE off the bars before and after, which agree
-    with one another and with those about them. No market moves so and back within a day. Where scales alternate, nothing
-    tells which is the right one, and none is returned.
-    """
-    lone = np.zeros(len(sound), dtype=bool)
-    rows = np.flatnonzero(sound & (row.code.codes >= 0) & ~np.isnat(row.at))
-    key = _keys(row, rows)
-    if not np.all(key[1:] > key[:-1]):
-        by_key = np.argsort(key, kind="stable")
-        rows, key = rows[by_key], key[by_key]
-    first = np.append(True, key[1:] != key[:-1])[: len(key)]
-    one = rows[first]  # of rows of one key, which may repeat one another
-    code, close = row.code.codes[one], row.close[one]
-    step = np.append(1.0, close[1:] / close[:-1])[: len(close)]
-    wild = np.maximum(row.high[one] / close, close / row.low[one]) >= SAME_SCALE
-    if not (wild.any() or (np.maximum(step, 1 / step)[1:] >= OTHER_SCALE / SAME_SCALE).any()):
-        return lone
-
-    def there(offset: int) -> tuple[Floats, Mask]:
-        at = np.arange(len(one)) + offset
-        inside = (at >= 0) & (at < len(one))
-        at = np.where(inside, at, 0)
-        return close[at], inside & (code[at] == code)
-
-    (before, has_before), (after, has_after) = there(-1), there(1)
-    most, least = np.maximum(before, after), np.minimum(before, after)
-    agree = has_before & has_after & (most <= SAME_SCALE * least)
-    company = np.zeros(len(one), dtype=bool)
-    for other, exists in (there(-2), there(2)):
-        same = (other <= SAME_SCALE * most) & (least <= SAME_SCALE * other)
-        agree &= same | ~exists
-        company |= exists
-    off = (row.high[one] >= OTHER_SCALE * most) | (row.low[one] <= least / OTHER_SCALE)
-    lone[rows] = (agree & company & off)[np.cumsum(first) - 1]
-    return lone
 
 
 def _keys(row: _Columns, rows: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -388,10 +350,18 @@ def _stamps(at: Days) -> pd.DatetimeIndex:
 
 
 def _payloads(records: pd.DataFrame, rows: NDArray[np.intp]) -> list[str]:
-    """Return the original rows as JSON text, missing values as null."""
+    """Return the original rows as JSON text, missing values as null, whole numbers without a point: a column has one type, and
+    which it is depends on the other rows."""
     original = records.iloc[rows].drop(columns="row", errors="ignore")
     original = original.astype(object).where(original.notna(), None)
-    return [json.dumps(record, ensure_ascii=False, default=_plain) for record in original.to_dict("records")]
+    return [
+        json.dumps({name: _whole_number(value) for name, value in record.items()}, ensure_ascii=False, default=_plain)
+        for record in original.to_dict("records")
+    ]
+
+
+def _whole_number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and abs(value) < EXACT and value.is_integer() else value
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,9 @@ ROUNDED, ROUNDED_SHARE, ROUNDED_RANGE = 1.5, 1e-3, 1e-2
 that reason; and this share a high or low, which such sources truncate more roughly (see `normalise.WIDEST`)."""
 SCALE = 10.0
 """A price this many times the one before it, or this part of it, is on another scale."""
+LONE_SCALE, SAME_SCALE = 20.0, 2.0
+"""A bar is alone on another scale where its close is this many times, or this part of, those of the bars before and after, which
+lie within the second ratio of one another and of the bars about them. No market moves so and back within a day."""
 LIQUIDATION_DAYS = 10
 """After a fall beyond the limit an instrument may be in liquidation trading, of seven days without a limit."""
 LIQUIDATION_FALL = 0.5
@@ -70,9 +73,16 @@ def findings(
     )
 
     scale = ~first & ((ratio >= SCALE) | (ratio <= 1 / SCALE))
+    lone = _alone(bars)
+    back = np.append(False, lone[:-1])  # the bar after a lone one, which is on the right scale
+
+    def scaled(at: int) -> str:
+        return f"close {ratio[at]:.6g} times that of {bars.day[before[at]]}"
+
     found = [
         _some(bars, closed, "closed_day", "open", lambda at: f"the market is closed on {bars.day[at]}"),
-        _some(bars, scale, "scale_break", "open", lambda at: f"close {ratio[at]:.6g} times that of {bars.day[before[at]]}"),
+        _some(bars, scale & ~lone & ~back, "scale_break", "open", scaled),
+        _some(bars, lone, "lone_scale", "open", lambda at: f"{scaled(at)}, and the bars after it are as those before"),
         _some(bars, (bars.volume == 0) & (bars.high > bars.low), "volume_lost", "open",
               lambda at: f"no volume, and prices from {bars.low[at]:g} to {bars.high[at]:g}"),
     ]  # fmt: skip
@@ -82,7 +92,7 @@ def findings(
         )
         excess = np.abs(bars.close - previous) - limit * previous
         beyond = ~first & ~scale & (excess > 1e-9 * previous)
-        winding_up = _after_a_fall(first, ratio)
+        winding_up = _after_a_fall(first, np.where(lone | back, 1.0, ratio))
         reasons = [
             (resumed, "after days without trade"),
             (on_event, "on the ex-day of an event"),
@@ -120,6 +130,28 @@ def _after_a_fall(first: Mask, ratio: Floats) -> Mask:
     fell = np.where(ratio < 1 - LIQUIDATION_FALL, position, -1)
     newest = np.append(-1, np.maximum.accumulate(fell)[:-1])  # of the bars before
     return np.asarray((newest >= start) & (position - newest <= LIQUIDATION_DAYS))
+
+
+def _alone(bars: Bars) -> Mask:
+    """Return the bars that are alone on another scale, as LONE_SCALE says. Where scales alternate, nothing tells which is the
+    right one, and none is returned; nor is a bar that has less than three others about it, on both sides."""
+    position = np.arange(len(bars.close))
+
+    def there(offset: int) -> tuple[Floats, Mask]:
+        at = position + offset
+        inside = (at >= 0) & (at < len(position))
+        at = np.where(inside, at, 0)
+        return bars.close[at], inside & (bars.instrument_id[at] == bars.instrument_id)
+
+    (before, has_before), (after, has_after) = there(-1), there(1)
+    most, least = np.maximum(before, after), np.minimum(before, after)
+    agree = has_before & has_after & (most <= SAME_SCALE * least)
+    company = np.zeros(len(position), dtype=bool)
+    for other, exists in (there(-2), there(2)):
+        same = (other <= SAME_SCALE * most) & (least <= SAME_SCALE * other)
+        agree &= same | ~exists
+        company |= exists
+    return np.asarray(agree & company & ((bars.close >= LONE_SCALE * most) | (bars.close <= least / LONE_SCALE)))
 
 
 def _some(bars: Bars, mask: Mask, rule: str, state: str, detail: Callable[[int], str]) -> pd.DataFrame:

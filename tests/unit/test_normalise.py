@@ -20,8 +20,8 @@ TODAY = date(2030, 1, 1)
 """No date of these tests is later."""
 
 
-def records(*rows: tuple, columns: list[str] = COLUMNS) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=columns)
+def records(*rows: tuple, columns: list[str] = COLUMNS, dtype: type | None = None) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=columns, dtype=dtype)
 
 
 def bar(*numbers: object, code: object = "005930", day: object = "2024-08-05") -> tuple:
@@ -319,69 +319,54 @@ def test_the_long_history_is_accounted_for_rule_by_rule(shared_data):
     assert not (result.candles["flags"] & int(Flag.PROVISIONAL)).any()
 
 
-# A lone bar on another scale.
-
-
-def week(*closes: float, high: dict[int, float] | None = None, code: str = "005930") -> list[tuple]:
-    """One bar a day from Monday, 2024-08-05 on; `high`: {position: another high}."""
-    return [
-        bar(close, (high or {}).get(at, close), close, close, 10, code=code, day=f"2024-08-{5 + at:02}")
-        for at, close in enumerate(closes)
-    ]
-
-
-def scale_breaks(*rows: tuple, market: str = "KRX") -> list[int]:
-    """The days of August 2024 whose rows were rejected as being on another scale."""
-    found = daily(*rows, market=market).quarantine
-    assert set(found["action"]) <= {"rejected"}
-    return found.loc[found["rule"] == "scale_break", "ts"].dt.day.tolist()
+# Another scale.
 
 
 @pytest.mark.parametrize(
-    ("closes", "days"),
+    ("numbers", "rejected"),
     [
-        ((700, 710, 71_000, 720, 730), [7]),  # a hundred times, for a day
-        ((70_000, 71_000, 710, 72_000, 73_000), [7]),
-        ((700, 71_000, 720, 730), [6]),  # company on one side is enough
-        ((700, 710, 14_400, 720, 730), [7]),  # 14,400 / 720 = 20
-        ((700, 710, 14_390, 720, 730), []),
+        ((700, 70_500, 690, 705, 9), True),  # a high that lacks its decimal point
+        ((700, 710, 7, 705, 9), True),
+        ((100, 1_000, 100, 900, 9), True),
+        ((101, 1_009, 101, 900, 9), False),
+        ((60, 400, 60, 400, 9), False),  # a day of listing, from one end of its limits to the other
     ],
 )
-def test_a_lone_bar_at_twenty_times_its_neighbours_is_rejected(closes, days):
-    assert scale_breaks(*week(*closes)) == days
+def test_a_high_ten_times_its_low_is_on_another_scale(numbers, rejected):
+    result = daily(bar(*numbers))
+    assert result.quarantine["rule"].tolist() == ["scale_break"] * rejected
+    assert len(result.candles) == (not rejected)
 
 
-@pytest.mark.parametrize(
-    "closes",
-    [
-        (700, 71_000, 700),  # three bars: which is the odd one?
-        (700, 710, 71_000, 72_000, 73_000),  # it stays there: an event, a re-listing or another file's basis
-        (700, 71_000, 700, 71_000, 700, 71_000),  # scales alternate: nothing tells which is right
-        (700, 710, 720, 71_000),  # the newest bar: what follows is not known
-        (71_000, 700, 710, 720),
-        (700, 710, 71_000, 2_000, 2_100),  # its neighbours do not agree
-        (1_000, 1_300, 1_690, 2_197, 2_856),  # four days at the limit
-        (1_530, 63, 52, 40, 48),  # liquidation trading, as of 226440 in June 2025
-    ],
-)
-def test_what_could_be_a_real_price_is_never_rejected_for_its_scale(closes):
-    assert scale_breaks(*week(*closes)) == []
-    assert len(daily(*week(*closes)).candles) == len(closes)
+def test_a_whole_bar_on_another_scale_is_stored_because_its_neighbours_may_come_another_time():
+    rows = [bar(*[close] * 4, 9, day=f"2024-08-{5 + at:02}") for at, close in enumerate((700, 710, 71_000, 720, 730))]
+    assert len(daily(*rows).candles) == 5
 
 
-def test_a_high_alone_on_another_scale_spoils_its_bar():
-    assert scale_breaks(*week(700, 710, 705, 720, high={2: 70_500})) == [7]
+@settings(deadline=None, max_examples=50)
+@given(ROWS, st.integers(1, 4), st.randoms(use_true_random=False))
+def test_what_becomes_of_a_row_does_not_depend_on_what_it_came_with(rows, parts, random):
+    """Days of one instrument stay together: rows of one key may contradict one another, and rows of two may not."""
+    shares: dict[tuple[str, str], int] = {}
 
+    def part_of(row: tuple) -> int:
+        day = normalise.read_days(pd.Series([row[1]], dtype=object))[0]
+        return shares.setdefault((str(row[0]), str(day)), random.randrange(parts))
 
-def test_the_scale_is_judged_by_instrument_and_in_any_order_of_rows():
-    rows = [*week(700, 710, 71_000, 720, 730), *week(70_000, 71_000, 71_500, 72_000, 73_000, code="000660")]
-    for order in (rows, rows[::-1], rows[::2] + rows[1::2]):
-        assert scale_breaks(*order) == [7]
+    def told(
+        chosen: list[tuple],
+    ) -> normalise.Bars:  # a column of one type might spoil what stands beside a missing value
+        return normalise.daily(records(*chosen, dtype=object), market="KRX", today=TODAY, provisional_from=None)
 
-
-def test_a_row_on_another_scale_that_comes_twice_is_rejected_both_times():
-    rows = week(700, 710, 71_000, 720, 730)
-    assert scale_breaks(*rows, rows[2]) == [7, 7]
+    given_to = [part_of(row) for row in rows]
+    split = [told([row for row, one in zip(rows, given_to, strict=True) if one == part]) for part in range(parts)]
+    whole = told(rows)
+    for name in ("candles", "gaps"):
+        pieces = pd.concat([getattr(one, name) for one in split]).sort_values(["code", "ts"], ignore_index=True)
+        assert pieces.equals(getattr(whole, name))
+    ledger = ["code", "ts", "rule", "action"]
+    pieces = pd.concat([one.quarantine for one in split]).sort_values(ledger, ignore_index=True)
+    assert pieces[ledger].equals(whole.quarantine.sort_values(ledger, ignore_index=True)[ledger])
 
 
 @pytest.mark.shared

@@ -306,6 +306,45 @@ def test_a_market_without_limits_has_other_scales_all_the_same():
     assert found_in(10, 14, 140, limited=False) == [("08-07", "scale_break", "open")]
 
 
+@pytest.mark.parametrize(
+    ("closes", "days"),
+    [
+        ((700, 710, 71_000, 720, 730), [7]),  # a hundred times, for a day
+        ((70_000, 71_000, 710, 72_000, 73_000), [7]),
+        ((700, 71_000, 720, 730), [6]),  # company on one side is enough
+        ((700, 710, 14_400, 720, 730), [7]),  # 14,400 / 720 = 20
+        ((700, 710, 14_390, 720, 730), []),
+        ((700, 71_000, 700), []),  # three bars: which is the odd one?
+        ((700, 710, 71_000, 72_000, 73_000), []),  # it stays there: an event, a re-listing or another file's basis
+        ((700, 71_000, 700, 71_000, 700, 71_000), []),  # scales alternate: nothing tells which is right
+        ((700, 710, 720, 71_000), []),  # the newest bar: what follows is not known
+        ((71_000, 700, 710, 720), []),
+        ((700, 710, 71_000, 2_000, 2_100), []),  # its neighbours do not agree
+        ((1_000, 1_300, 1_690, 2_197, 2_856), []),  # four days at the limit
+        ((1_530, 63, 52, 40, 48), []),  # liquidation trading, as of 226440 in June 2025
+    ],
+)
+def test_a_bar_alone_at_twenty_times_its_neighbours_is_found_and_they_are_not(closes, days):
+    found = found_in(*closes, days=np.arange("2024-08-05", "2024-08-12", dtype="datetime64[D]")[: len(closes)])
+    assert [int(day[-2:]) for day, rule, _ in found if rule == "lone_scale"] == days
+    if days:
+        assert len(found) == 1, "the bar after it is on the right scale, and nothing is excused as liquidation trading"
+
+
+def test_a_lone_bar_of_one_instrument_is_not_judged_by_anothers():
+    close = np.array([700, 710, 71_000, 72_000, 730, 740], dtype=float)
+    bars = Bars(np.array([1, 1, 1, 2, 2, 2]), np.tile(WEEK[:3], 2), close, close, close, close, np.ones(6))
+    assert "lone_scale" not in set(findings(bars, WEEK, NO_EVENTS, limited=True, unit=1.0)["rule"])
+
+
+def test_a_move_beyond_the_limit_after_a_lone_bar_is_no_liquidation_trading():
+    days = np.arange("2024-08-05", "2024-08-11", dtype="datetime64[D]")
+    assert found_in(700, 710, 71_000, 720, 730, 1_100, days=days) == [
+        ("08-07", "lone_scale", "open"),
+        ("08-10", "beyond_limit", "open"),
+    ]
+
+
 def test_prices_that_moved_without_volume_are_found():
     assert found_in(100, 100, high={1: 110}, volume=0) == [("08-06", "volume_lost", "open")]
 
