@@ -229,11 +229,12 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
     touched = {int(ids[code]) for code in {*candles["code"].unique(), *gaps["code"].unique()}}
     moved = changes.changed + stage.drop_unfinished(conn, timeframe, sorted(touched))
     asked = _asked(batch, bars, ids, refused)
-    if source.raw and timeframe == DAILY:
+    lives = source.raw or batch.asked_at is not None
+    if lives and timeframe == DAILY:
         today = load.today(batch)
         moved += stage.drop_phantoms(conn, staged, asked, datetime(today.year, today.month, today.day, tzinfo=UTC))
     # A live source's batches and rows are others each day: the row itself says which it is, so that it is kept once.
-    item, quarantine = ("", bars.quarantine.assign(row=0)) if source.raw else (batch.name, bars.quarantine)
+    item, quarantine = ("", bars.quarantine.assign(row=0)) if lives else (batch.name, bars.quarantine)
     store.add_quarantine(
         conn, quarantine, timeframe, market=source.market, source=source.name, item=item, run_id=run_id
     )

@@ -29,6 +29,8 @@ class Changes:
 
 def upsert_rows(conn: Connection, statement: str, rows: pd.DataFrame, *constants: object) -> Changes:
     """Run an upsert that returns, for each row it wrote, whether it is new; `constants` follow the values of each row."""
+    if rows.empty:
+        return Changes()
     values = [(*row, *constants) for row in _tuples(rows)]
     written = execute_values(driver_cursor(conn), statement, values, page_size=1000, fetch=True)
     inserted = sum(1 for (fresh,) in written if fresh)

@@ -42,7 +42,7 @@ class Stage:
 
     columns: instrument_id; ts, microseconds since 2000 UTC; the numbers of a candle, value NaN where there is none; flags.
     rows: which row of the frame each was. held: the same columns of what is held, and `own`, 1 where it is of the raw source.
-    at: which row of `held` each bar meets; -1: none.
+    at: which row of `held` each bar meets; -1: none. came: the keys of all bars, also of those left out since.
     """
 
     timeframe: str
@@ -51,6 +51,7 @@ class Stage:
     rows: NDArray[np.intp]
     held: dict[str, NDArray[Any]]
     at: NDArray[np.intp]
+    came: NDArray[np.int64]
 
     @property
     def ids(self) -> NDArray[np.int32]:
@@ -119,7 +120,8 @@ def stage_candles(
         rows = np.argsort(keys, kind="stable")
         keys, columns = keys[rows], {name: values[rows] for name, values in columns.items()}
     held = _held(conn, columns["instrument_id"], columns["ts"], timeframe, raw_source)
-    return Stage(timeframe, raw_source, columns, rows, held, _match(keys, _keys(held["instrument_id"], held["ts"])))
+    at = _match(keys, _keys(held["instrument_id"], held["ts"]))
+    return Stage(timeframe, raw_source, columns, rows, held, at, came=keys)
 
 
 def _held(
@@ -304,7 +306,7 @@ def drop_phantoms(conn: Connection, stage: Stage, asked: Mapping[int, date], bef
         },
         {"instrument_id": "int4", "ts": "timestamptz"},
     )  # fmt: skip
-    gone = _match(_keys(forming["instrument_id"], forming["ts"]), stage.keys()) < 0
+    gone = _match(_keys(forming["instrument_id"], forming["ts"]), stage.came) < 0
     return _at_keys(conn, "DELETE FROM live.candles AS g", stage.timeframe, forming, gone)
 
 

@@ -53,7 +53,11 @@ def move_watermark(conn: Connection, market: str, timeframes: Sequence[str] = CO
 def keep_cursors(
     conn: Connection, asked: Mapping[int, date], until: datetime, timeframe: str, *, source: str, run_id: UUID
 ) -> None:
-    """Record what a source was asked: {instrument id: from which date on}, up to the moment `until` (tz-aware)."""
+    """Record what a source was asked: {instrument id: from which date on}, up to the moment `until` (tz-aware).
+
+    A cursor has no hole: where the days between what was asked before and what is asked now were not asked for, or its last day
+    was still forming, it begins anew.
+    """
     numbers = sorted(asked)
     conn.execute(
         text("""
@@ -61,7 +65,8 @@ def keep_cursors(
             SELECT a.id, :timeframe, :source, a.since, :until, :run_id
             FROM   unnest(CAST(:ids AS int[]), CAST(:since AS date[])) AS a (id, since)
             ON CONFLICT (instrument_id, timeframe, source) DO UPDATE
-            SET    asked_from = LEAST(c.asked_from, excluded.asked_from),
+            SET    asked_from = CASE WHEN excluded.asked_from >= CAST(c.asked_until AS date) THEN excluded.asked_from
+                                     ELSE LEAST(c.asked_from, excluded.asked_from) END,
                    asked_until = GREATEST(c.asked_until, excluded.asked_until), run_id = excluded.run_id
             WHERE  excluded.asked_from < c.asked_from OR excluded.asked_until > c.asked_until
         """),
