@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pandas as pd
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger, normalise
 from chartinsight_lib.base_prices import differing, learn_chain
@@ -20,6 +19,7 @@ from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import factors as chains
 from chartinsight_lib.db import query, stage, store
 from chartinsight_lib.db.instruments import instrument_ids
+from chartinsight_lib.db.rows import REFUSALS
 from chartinsight_lib.domain import COLLECTED, FACTOR, MARKETS, Flag
 from chartinsight_lib.errors import ChartInsightError, ConfigError, Fenced, RunFailed, SchemaError
 from chartinsight_lib.factors import learn_factors
@@ -152,7 +152,7 @@ def _collect(
                     )
         except Fenced:
             raise
-        except (ChartInsightError, SQLAlchemyError) as error:
+        except (ChartInsightError, *REFUSALS) as error:
             # What the driver says may hold the rows themselves.
             reason = (
                 str(error) if isinstance(error, ChartInsightError) else f"the database refused it ({_kind(error)})."
@@ -178,7 +178,7 @@ def _live(source: Source) -> LiveSource:
     return source
 
 
-def _kind(error: SQLAlchemyError) -> str:
+def _kind(error: Exception) -> str:
     return type(getattr(error, "orig", None) or error).__name__
 
 

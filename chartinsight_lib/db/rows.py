@@ -6,11 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from psycopg2 import Error as DriverError
 from psycopg2 import extensions
 from psycopg2.extras import execute_values
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib.errors import SchemaError
+
+REFUSALS = (SQLAlchemyError, DriverError)
+"""What the database raises when it refuses something or cannot be reached: the driver's own where its cursor was used."""
 
 
 @dataclass(frozen=True, slots=True)

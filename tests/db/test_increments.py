@@ -3,16 +3,20 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pandas as pd
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from chartinsight_lib import ledger
 from chartinsight_lib.clients.base import Batch
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import collect_daily
+from chartinsight_lib.db import stage
+from chartinsight_lib.db.rows import driver_cursor
 from chartinsight_lib.domain import INSTRUMENT
+from chartinsight_lib.errors import RunFailed
 from chartinsight_lib.listing import sync_instruments
 
 DAYS = [f"2024-07-{day:02}" for day in (22, 23, 24, 25, 26, 29, 30, 31)]
@@ -98,3 +102,14 @@ def test_a_bad_row_that_comes_again_in_another_place_is_kept_once(loader, raw):
     with loader.connect() as conn:
         kept = conn.execute(text("SELECT ts, rule FROM api.quarantine")).all()
     assert [tuple(row) for row in kept] == [(datetime(2024, 7, 25, tzinfo=UTC), "high_below_low")]
+
+
+def test_what_the_drivers_own_cursor_is_refused_fails_its_batch_alone(loader, monkeypatch):
+    """COPY goes past SQLAlchemy, and so do its errors."""
+
+    def refused(conn: Connection, *_: Any, **__: Any) -> None:
+        driver_cursor(conn).execute("SELECT 1 / 0")
+
+    monkeypatch.setattr(stage, "upsert_staged", refused)
+    with pytest.raises(RunFailed, match=r"the database refused it \(DivisionByZero\)"):
+        collect(loader, Windowed(DAYS[3], date.fromisoformat(DAYS[0])))
