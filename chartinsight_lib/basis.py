@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chartinsight_lib.normalise import Days, Floats, Mask
-from chartinsight_lib.ratios import LIMIT, Learnt, Span, product, settle, usual
+from chartinsight_lib.ratios import LIMIT, SAME_EVENT, Learnt, Span, product, settle, usual
 
 NEAR_DAYS = 10
 """Bars that begin within so many days after those held, or end so many before, may follow one another."""
@@ -122,9 +122,10 @@ def join(
         # A factor that was rounded on its way, and prices restated twice, miss by more than one unit.
         if slack > 1 and slack * unit > SLACK_MOST * float(np.median(np.minimum(old, new))):
             break
-        chains = dict(held.factors), dict(incoming.factors)
-        spans, learnt, agree = settle(common, old, new, chains, slack * unit, open_seams)
+        chains = dict(held.factors), _reconciled(incoming.factors, held.factors)
+        spans, learnt, agree = settle(common, old, new, chains, slack * unit, open_seams, found)
         if agree:
+            chains[1].update(incoming.factors if replaces else {})
             ratio = max(spans, key=lambda span: span.days).ratio
             volumes = held.volume[mine], incoming.volume[its]
             meeting = _Meeting(common, ratio, *chains, *volumes, int((old != new).sum()))
@@ -132,7 +133,8 @@ def join(
             if replaces:
                 return _replacing(held, incoming, arriving, meeting, learnt, reached)
             return _beside(held, incoming, arriving, meeting, learnt, found | open_seams | learnt[0], reached)
-    spans, _, _ = settle(common, old, new, (dict(held.factors), dict(incoming.factors)), unit, open_seams)
+    chains = dict(held.factors), _reconciled(incoming.factors, held.factors)
+    spans, _, _ = settle(common, old, new, chains, unit, open_seams, found)
     return _disagreeing(arriving, spans, common, old, new)
 
 
@@ -198,10 +200,17 @@ def _beside(
         found.seams |= {seam.ex_date: seam for seam in put}
         found.dropped |= around & held.factors.keys()
     verdict = Verdict.REBASED if found.seams or not take.all() else Verdict.SAME
+    dropped = sorted(found.dropped & held.factors.keys() - found.seams.keys())
     return Joined(
-        verdict, take, list(found.seams.values()), sorted(found.dropped - found.seams.keys()), found.own, meeting.ratio,
-        len(meeting.days), meeting.differing,
-    )  # fmt: skip
+        verdict,
+        take,
+        list(found.seams.values()),
+        dropped,
+        found.own,
+        meeting.ratio,
+        len(meeting.days),
+        meeting.differing,
+    )
 
 
 @dataclass(slots=True)
@@ -224,9 +233,10 @@ def _join_after(held: Telling, incoming: Telling, day: date, meeting: _Meeting, 
     if between and abs(_all(incoming.factors, between) / factor - 1) < NOISE:
         found.own |= between
         found.dropped |= known
-    elif abs(factor - 1) > EXACT or known:
-        found.seams[day] = meeting.seam(day, factor, meeting.ratio)
+    else:
         found.dropped |= known
+        if abs(factor - 1) > EXACT:
+            found.seams[day] = meeting.seam(day, factor, meeting.ratio)
 
 
 def _join_before(held: Telling, incoming: Telling, meeting: _Meeting, found: _Found) -> None:
@@ -237,7 +247,8 @@ def _join_before(held: Telling, incoming: Telling, meeting: _Meeting, found: _Fo
     factor = _all(new, {ex for ex in new if first <= ex <= met}) / expected
     factor /= _all(old, {ex for ex in old if first < ex <= met})
     found.own |= {ex for ex in incoming.factors if ex < first}
-    if abs(factor - 1) > EXACT or first in old:
+    found.dropped |= old.keys() & {first}
+    if abs(factor - 1) > EXACT:
         found.seams[first] = meeting.seam(first, factor, 1 / expected)
 
 
@@ -254,10 +265,12 @@ def _replacing(
     was, now = meeting.ratio * product(old, kept), product(new, arriving)
     place = np.searchsorted(arriving, kept)
     begins, ends = arriving[0], arriving[-1]
+    staying: set[date] = set()
     for at in np.unique(place).tolist():
         rows = np.flatnonzero(place == at)
         first, last = kept[rows[0]], kept[rows[-1]]
         around = arriving[max(at - 1, 0)], arriving[min(at, len(arriving) - 1)]
+        staying |= {ex for ex in old if first < np.datetime64(ex) <= last}
         if at == 0:
             begins = last
         elif at == len(arriving):
@@ -276,7 +289,7 @@ def _replacing(
         ):
             if day is not None and abs(factor - 1) > EXACT:
                 seams[day.item()] = meeting.seam(day.item(), float(factor), ratio)
-    dropped = sorted(ex for ex in old if begins < np.datetime64(ex) <= ends and ex not in seams)
+    dropped = sorted(ex for ex in old if begins < np.datetime64(ex) <= ends and ex not in staying | seams.keys())
     verdict = Verdict.REBASED if seams or dropped else Verdict.SAME
     return Joined(
         verdict, take, list(seams.values()), dropped, set(incoming.factors), meeting.ratio, len(meeting.days),
@@ -372,6 +385,14 @@ def _disagreeing(arriving: Days, spans: list[Span], common: Days, old: Floats, n
         f"{differing} of {len(common)} closes held differ, and not by one factor: the ratio changes {len(spans) - 1} times, "
         f"first on {', '.join(steps)}.",
     )  # fmt: skip
+
+
+def _reconciled(factors: Mapping[date, float], held: Mapping[date, float]) -> dict[date, float]:
+    """Take factors of one day that differ by no more than rounding for one."""
+    return {
+        ex: held[ex] if abs(held.get(ex, np.inf) / factor - 1) < SAME_EVENT else factor
+        for ex, factor in factors.items()
+    }
 
 
 def _all(factors: Mapping[date, float], chosen: set[date]) -> float:

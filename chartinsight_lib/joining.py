@@ -179,7 +179,7 @@ def _store_seams(
             joined.overlap, joined.differing, joined.detail, now,
         )
         for one, joined in done
-        if joined.seams or joined.verdict is Verdict.DISAGREEING
+        if joined.seams or joined.verdict is Verdict.DISAGREEING or (joined.verdict is Verdict.APART and not joined.take.all())
     ]  # fmt: skip
     notes = [note for note in notes if note[1] != Verdict.SAME]
     if notes:

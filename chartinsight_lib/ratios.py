@@ -19,6 +19,8 @@ LIMIT = 0.31
 """The widest move of a day, +-30 % in Korea, and a little. Wider is an event or a resumption, not the market."""
 PLAIN = 0.10
 """An event that moves the price by more is told from the market's own moves by who shows the jump."""
+SAME_EVENT = 0.01
+"""Two factors of one day that differ by less are of one event, the one or the other learnt from rounded prices."""
 CORRECTED = 0.1
 """Share of the common days that may differ as corrections do: for a while, with the old ratio before and after."""
 CORRECTED_DAYS = 20
@@ -30,13 +32,16 @@ Learnt = tuple[set[date], set[date]]
 
 def settle(
     days: Days, old: Floats, new: Floats, chains: tuple[dict[date, float], dict[date, float]], slack: float,
-    open_seams: frozenset[date],
+    open_seams: frozenset[date], found: frozenset[date],
 ) -> tuple[list[Span], Learnt, bool]:  # fmt: skip
-    """Put events into `chains` until both sides tell one ratio; return what is left of steps, the events, and whether they do."""
+    """Put events into `chains` until both sides tell one ratio; return what is left of steps, the events, and whether they do.
+
+    `open_seams` and `found` as for `basis.join`.
+    """
     learnt: Learnt = set(), set()
     while True:
         spans = _corrected(_ratios(days, old, new, *chains, slack))
-        step = _first_step(spans, old, new, days, chains, open_seams)
+        step = _first_step(spans, old, new, days, chains, open_seams, found)
         if step is None:
             learnt[0].update(day for day in open_seams if days[0].item() < day <= days[-1].item())
             return spans, learnt, True
@@ -123,7 +128,7 @@ def _corrected(spans: list[Span]) -> list[Span]:
 
 def _first_step(
     spans: list[Span], old: Floats, new: Floats, days: Days, chains: tuple[Mapping[date, float], Mapping[date, float]],
-    open_seams: frozenset[date],
+    open_seams: frozenset[date], found: frozenset[date],
 ) -> tuple[int | None, date, float] | None:  # fmt: skip
     """Return the first step of the ratio: who does not know of the event (0 the held side, 1 the incoming one, None: nobody can
     say), its day, and the ratio before over the ratio after; None: there is no step."""
@@ -132,6 +137,10 @@ def _first_step(
         at, gained = days[after.start].item(), before.ratio / after.ratio
         if open_here := [day for day in open_seams if days[after.start - 1].item() < day <= at]:
             return 0, max(open_here), gained
+        # A factor that was learnt from other prices, which were rounded, is known better now. Where so little is gained, the
+        # step shows some days late.
+        if abs(gained - 1) < SAME_EVENT and (near := [day for day in found if days[before.start].item() < day <= at]):
+            return 0, max(near), gained
         side = _who_lacks(old, new, days, chains, after.start, gained)
         # Nobody can say; but a day or two at the edge of a long agreement are corrections rather than an event.
         at_edge = (number == 0 and before.days <= EDGE_DAYS) or (number == len(spans) - 2 and after.days <= EDGE_DAYS)

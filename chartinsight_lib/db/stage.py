@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
-from chartinsight_lib.db.copy import copy_in, copy_out, to_wire_time
+from chartinsight_lib.db.copy import copy_in, copy_out, from_wire_time, to_wire_time
 from chartinsight_lib.db.factors import OPEN
 from chartinsight_lib.db.rows import Changes, driver_cursor, numbers_of
 from chartinsight_lib.domain import NUMBERS, PRICES, Flag
@@ -154,8 +154,8 @@ def _held(
 
 
 def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
-    """Return the instruments whose final closes differ from those held, that have no final bar in common with any, or that have
-    a seam whose factor nobody has told yet; by code."""
+    """Return the instruments whose final closes differ from those held, that have no final bar in common with any, that have a
+    seam whose factor nobody has told yet, or one between the bars in common and those that are new; by code."""
     numbers, place = np.unique(stage.columns["instrument_id"], return_inverse=True)
     final = stage.final()
     differs = final & (stage.met("close") != stage.columns["close"])
@@ -169,6 +169,13 @@ def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
             WHERE  i.id = ANY(:differing)
             OR    (i.id = ANY(:all) AND EXISTS (
                        SELECT FROM live.factors AS f WHERE f.instrument_id = i.id AND f.kind = ANY(:open)))
+            OR     EXISTS (
+                       SELECT FROM unnest(CAST(:crossing AS int[]), CAST(:met_first AS date[]), CAST(:met_last AS date[]),
+                                          CAST(:new_first AS date[]), CAST(:new_last AS date[]))
+                                   AS s (id, met_first, met_last, new_first, new_last)
+                       JOIN   live.factors AS f ON f.instrument_id = s.id AND f.kind = 'restatement'
+                       WHERE  s.id = i.id AND (f.ex_date > s.new_first AND f.ex_date <= s.met_last
+                                            OR f.ex_date > s.met_first AND f.ex_date <= s.new_last))
             OR    (i.id = ANY(:apart) AND (  -- bars are held, and none of the raw source's own, which these would go on from
                        SELECT bool_and(c.source IS DISTINCT FROM :raw_source) FROM live.candles AS c
                        WHERE c.instrument_id = i.id AND c.timeframe = :timeframe AND (c.flags & :provisional) = 0))
@@ -177,6 +184,7 @@ def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
         {
             "differing": numbers[differing > 0].tolist(),
             "all": numbers.tolist(),
+            **_crossing(stage, numbers, place, final),
             "apart": numbers[overlap == 0].tolist(),
             "open": list(OPEN),
             "raw_source": stage.raw_source,
@@ -188,6 +196,26 @@ def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
     for number, code in rows:
         at = int(np.searchsorted(numbers, number))
         found.append(Suspect(number, code, int(overlap[at]), int(differing[at])))
+    return found
+
+
+def _crossing(
+    stage: Stage, numbers: NDArray[np.int32], place: NDArray[np.intp], final: NDArray[np.bool_]
+) -> dict[str, list[Any]]:
+    """Return the instruments that have final bars in common and others besides, and the first and last date of each; none where
+    the source is raw, whose factors come with its bars."""
+    found: dict[str, list[Any]] = {name: [] for name in ("crossing", "met_first", "met_last", "new_first", "new_last")}
+    common = np.bincount(place[final], minlength=len(numbers))
+    both = np.flatnonzero((common > 0) & (common < np.bincount(place, minlength=len(numbers))))
+    if stage.raw_source is not None or not len(both):
+        return found
+    found["crossing"] = numbers[both].tolist()
+    for name, which in (("met", final), ("new", ~final)):
+        rows = np.flatnonzero(which)  # ascending in (instrument, ts)
+        owner = place[rows]
+        first, last = np.searchsorted(owner, both, "left"), np.searchsorted(owner, both, "right") - 1
+        for end, at in (("first", first), ("last", last)):
+            found[f"{name}_{end}"] = from_wire_time(stage.columns["ts"][rows[at]]).date.tolist()
     return found
 
 

@@ -100,6 +100,23 @@ def test_without_a_day_in_common_a_jump_hides_what_lies_before_it(load, loader):
     assert closes(loader) == [100.0] * 12
 
 
+def test_a_bar_that_comes_late_for_a_hole_before_a_seam_is_on_the_side_of_its_own_file(load, loader):
+    """Held at 200 up to the third day, at half the price from the sixth on. What comes for the fifth agrees with all it meets."""
+    load({"a.csv": [line(day, 200) for day in DAYS[:4]]})
+    load({"b.csv": [line(day, 100) for day in (DAYS[2], *DAYS[5:])]})
+    assert closes(loader) == [100.0] * 7
+    load({"c.csv": [line(day, 100) for day in DAYS[4:]]})
+    assert closes(loader) == [100.0] * 8
+    assert ask(loader, "SELECT ex_date::text, price_factor FROM api.factors") == [(DAYS[4], 0.5)]
+
+
+def test_bars_that_lie_among_those_held_and_meet_none_of_them_are_left_out_and_that_is_recorded(load, loader):
+    load({"a.csv": [line(day, 100) for day in (*DAYS[:2], *DAYS[5:])]})
+    load({"b.csv": [line(day, 100) for day in DAYS[2:5]]})
+    assert len(closes(loader)) == 5
+    assert ask(loader, "SELECT verdict, overlap FROM api.restatements") == [("apart", 0)]
+
+
 def test_a_date_to_come_is_rejected_and_does_not_make_the_forming_bar_final(load, loader):
     report = load({"a.csv": [*(line(day, 100) for day in DAYS), line("2099-01-01", 100)]})
     assert report.items["a.csv"]["rejected"] == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chartinsight_lib.basis import Seam, Telling, Verdict, join
+from chartinsight_lib.basis import Joined, Seam, Telling, Verdict, join
 
 MONDAY = np.datetime64("2024-01-01")
 
@@ -214,11 +214,31 @@ class Kept:
         )
 
     def load(self, new: Told):
+        if not self.suspects(new):
+            every = np.ones(len(new.arriving), dtype=bool)
+            return self.put(new, Joined(Verdict.SAME, every, [], [], set(new.telling.factors)))
         open_seams = frozenset(day for day, seam in self.seams.items() if seam.kind in UNKNOWN)
         found = join(
             self.telling(), new.telling, new.arriving, unit=1.0, open_seams=open_seams, replaces=new.kind == "raw",
             found=frozenset(day for day, seam in self.seams.items() if seam.kind in {*UNKNOWN, "restatement"}),
         )  # fmt: skip
+        return self.put(new, found)
+
+    def suspects(self, new: Told) -> bool:
+        """What the store asks of the database before it fetches what is held: see `store.suspects`."""
+        told = dict(zip(new.telling.days.tolist(), new.telling.close, strict=True))
+        common = told.keys() & self.close.keys()
+        if any(told[day] != self.close[day] for day in common) or any(
+            one.kind in UNKNOWN for one in self.seams.values()
+        ):
+            return True
+        fresh = set(new.arriving.tolist()) - common
+        if not common or not fresh:
+            return not common
+        found = [ex for ex, one in self.seams.items() if one.kind == "restatement"]
+        return any(min(fresh) < ex <= max(common) or min(common) < ex <= max(fresh) for ex in found)
+
+    def put(self, new: Told, found):
         taken = set(new.arriving[found.take].tolist())
         for day, close in zip(new.telling.days.tolist(), new.telling.close, strict=True):
             if day in taken:
@@ -281,7 +301,7 @@ def world(draw, kinds=("adjusted",)):
         factors = (
             {when[day].item(): one for day, one in events.items() if at[0] < day <= at[-1]} if kind == "raw" else {}
         )
-        forming = draw(st.booleans())
+        forming = draw(st.booleans()) and not (kind == "raw" and last in events)
         final = at[:-1] if forming else at
         one = Telling(when[final], close[: len(final)], np.ones(len(final)), factors)
         told.append(Told(kind, one, when[at], float(close[-1]) * 1.01 if forming else None))
@@ -330,8 +350,9 @@ def test_no_cliff_is_ever_read_whatever_was_told_in_whatever_order(drawn):
 def test_no_finished_bar_is_lost_where_the_tellings_meet(drawn):
     kept = Kept()
     for one in drawn.told:
+        known = not any(seam.kind in UNKNOWN for seam in kept.seams.values())
         found = kept.load(one)
-        if found.verdict is not Verdict.APART:
+        if found.verdict is not Verdict.APART and known:
             assert set(one.telling.days.tolist()) <= kept.close.keys()
 
 
