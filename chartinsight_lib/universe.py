@@ -116,6 +116,25 @@ def apply_filter(frame: pd.DataFrame, rules: Rules) -> pd.DataFrame:
     )
 
 
+def funnel(filtered: pd.DataFrame, rules: Rules) -> pd.DataFrame:
+    """Count what each rule leaves out: one row per rule that leaves out any or might: rule, left_out (of how many it holds),
+    alone (and no other rule), unknown (for how many nobody knows), reason.
+
+    Args:
+        filtered: what `apply_filter` returned.
+    """
+    reasons, unknown = filtered["reasons"], filtered["unknown"]
+    rows = [
+        (
+            rule.name, sum(rule.name in found for found in reasons), sum(found == [rule.name] for found in reasons),
+            sum(rule.name in found for found in unknown), rule.reason,
+        )
+        for rule in rules.rules
+    ]  # fmt: skip
+    counted = pd.DataFrame(rows, columns=["rule", "left_out", "alone", "unknown", "reason"])
+    return counted[(counted["left_out"] > 0) | (counted["unknown"] > 0)].reset_index(drop=True)
+
+
 def _one_of(column: str) -> Callable[[pd.DataFrame, Any], _Answer]:
     def answer(frame: pd.DataFrame, wanted: Collection[str]) -> _Answer:
         return frame[column].isin(wanted).to_numpy(), frame[column].notna().to_numpy()

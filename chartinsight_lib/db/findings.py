@@ -86,3 +86,15 @@ def keep_findings(
         str(run_id),
     )
     return stored, forgotten
+
+
+def listed(conn: Connection, market: str, *, most: int) -> pd.DataFrame:
+    """Return the newest open findings about a market's bars: code, name, day, rule, detail."""
+    rows = conn.execute(
+        text("""
+            SELECT code, name, day, rule, detail FROM api.findings
+            WHERE  market = :market AND state = 'open' ORDER BY day DESC, code, rule LIMIT :most
+        """),
+        {"market": market, "most": most},
+    )
+    return pd.DataFrame(rows.all(), columns=["code", "name", "day", "rule", "detail"])

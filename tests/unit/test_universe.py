@@ -11,7 +11,7 @@ from chartinsight_lib import normalise_kiwoom
 from chartinsight_lib.errors import ConfigError, SchemaError
 from chartinsight_lib.simulator.universe import universe
 from chartinsight_lib.states import section_of, states_of
-from chartinsight_lib.universe import NEEDED, apply_filter, load_rules
+from chartinsight_lib.universe import NEEDED, apply_filter, funnel, load_rules
 
 RULES = load_rules()
 STATE_RULES = ["halted", "administrative", "liquidation", "attention", "risk", "warning", "overheated", "margin 100 %"]
@@ -124,6 +124,17 @@ def test_the_frame_keeps_its_index_its_columns_and_its_order():
     assert found["target"].tolist() == [True, False, False]
     assert found.columns.tolist() == [*frame.columns, "target", "reasons", "unknown"]
     pd.testing.assert_frame_equal(found[frame.columns], frame)
+
+
+def test_the_funnel_counts_what_each_rule_leaves_out_and_what_it_leaves_out_alone():
+    rules = load_rules()
+    frame = pd.concat([one(), one(kind="etf"), one(kind="etf", board="KOSPI"), one(close=10.0), one(shares=None)])
+    table = funnel(apply_filter(frame.reset_index(drop=True), rules), rules)
+    assert table[["rule", "left_out", "alone", "unknown"]].to_dict("records") == [
+        {"rule": "etf", "left_out": 2, "alone": 2, "unknown": 0},
+        {"rule": "small", "left_out": 1, "alone": 1, "unknown": 1},
+    ]
+    assert table["reason"].str.len().min() > 10
 
 
 def test_an_empty_frame_is_an_empty_universe():
