@@ -227,12 +227,13 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
     stage.close_gaps(conn, staged)
     store.upsert_gaps(conn, gaps, ids, timeframe, source=source.name, run_id=run_id)
     touched = {int(ids[code]) for code in {*candles["code"].unique(), *gaps["code"].unique()}}
-    moved = changes.changed + stage.drop_unfinished(conn, timeframe, sorted(touched))
+    moved = changes.changed + store.drop_unfinished(conn, timeframe, sorted(touched))
     asked = _asked(batch, bars, ids, refused)
     lives = source.raw or batch.asked_at is not None
     if lives and timeframe == DAILY:
         today = load.today(batch)
-        moved += stage.drop_phantoms(conn, staged, asked, datetime(today.year, today.month, today.day, tzinfo=UTC))
+        midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
+        moved += stage.drop_untold(conn, staged, gaps, ids, asked, midnight, source=source.name)
     # A live source's batches and rows are others each day: the row itself says which it is, so that it is kept once.
     item, quarantine = ("", bars.quarantine.assign(row=0)) if lives else (batch.name, bars.quarantine)
     store.add_quarantine(

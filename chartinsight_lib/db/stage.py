@@ -7,7 +7,7 @@ those that changed. A repeated load writes nothing. A final bar is never replace
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -312,44 +312,49 @@ def close_gaps(conn: Connection, stage: Stage) -> None:
     )
 
 
-def drop_phantoms(conn: Connection, stage: Stage, asked: Mapping[int, date], before: datetime) -> int:
-    """Drop provisional bars from before `before` that a source did not bring, although it was asked for that time again: what
-    was forming then never became a bar. Returns how many.
+def drop_untold(
+    conn: Connection,
+    stage: Stage,
+    gaps: pd.DataFrame,
+    ids: pd.Series,
+    asked: Mapping[int, date],
+    before: datetime,
+    *,
+    source: str,
+) -> int:
+    """Take back what a source does not say any more, although it was asked for that time again: provisional bars from before
+    `before`, which never became one, and its own explanations of holes. Returns how many bars were dropped.
 
-    `asked`: {instrument id: from which date on the source was asked}.
+    Args:
+        gaps: domain.GAP columns, the holes that it explains now; ids: {code: instrument id}.
+        asked: {instrument id: from which date on it was asked}.
     """
     numbers = sorted(asked)
-    forming = copy_out(
+    said = copy_out(
         driver_cursor(conn),
         """
-        SELECT c.instrument_id, c.ts
-        FROM   unnest(%(ids)s::int[], %(since)s::date[]) AS a (id, since)
-        JOIN   live.candles AS c ON c.instrument_id = a.id AND c.timeframe = %(timeframe)s
+        WITH asked AS (SELECT * FROM unnest(%(ids)s::int[], %(since)s::date[]) AS a (id, since))
+        SELECT c.instrument_id, c.ts, 0::int2 AS gap
+        FROM   asked AS a JOIN live.candles AS c ON c.instrument_id = a.id AND c.timeframe = %(timeframe)s
                AND c.ts >= a.since AND c.ts < %(before)s
         WHERE  (c.flags & %(provisional)s) <> 0
+        UNION  ALL
+        SELECT g.instrument_id, g.ts, 1::int2
+        FROM   asked AS a JOIN ops.gaps AS g ON g.instrument_id = a.id AND g.timeframe = %(timeframe)s
+               AND g.ts >= a.since AND g.ts < %(before)s
+        WHERE  g.state = 'explained' AND g.source = %(source)s
         """,
         {
             "ids": numbers, "since": [asked[number] for number in numbers], "timeframe": stage.timeframe, "before": before,
-            "provisional": PROVISIONAL,
+            "provisional": PROVISIONAL, "source": source,
         },
-        {"instrument_id": "int4", "ts": "timestamptz"},
+        {"instrument_id": "int4", "ts": "timestamptz", "gap": "int2"},
     )  # fmt: skip
-    gone = _match(_keys(forming["instrument_id"], forming["ts"]), stage.came) < 0
-    return _at_keys(conn, "DELETE FROM live.candles AS g", stage.timeframe, forming, gone)
-
-
-def drop_unfinished(conn: Connection, timeframe: str, ids: Sequence[int]) -> int:
-    """Drop provisional bars of days that turned out to be gaps: what was forming then never became a bar. Returns how many."""
-    return conn.execute(
-        text("""
-            DELETE FROM live.candles AS c USING ops.gaps AS g
-            WHERE  g.timeframe = :timeframe AND g.instrument_id = ANY(:ids)
-            AND    g.kind IN ('halted', 'no-trade')  -- a bar that is late is the provisional one itself
-            AND    c.instrument_id = g.instrument_id AND c.timeframe = g.timeframe AND c.ts = g.ts
-            AND    (c.flags & :provisional) <> 0
-        """),
-        {"timeframe": timeframe, "ids": list(ids), "provisional": PROVISIONAL},
-    ).rowcount
+    keys = _keys(said["instrument_id"], said["ts"])
+    told = np.sort(_keys(numbers_of(gaps["code"], ids), to_wire_time(gaps["ts"]))) if len(gaps) else keys[:0]
+    gone, hole = _match(keys, stage.came) < 0, said["gap"] != 0
+    _at_keys(conn, "DELETE FROM ops.gaps AS g", stage.timeframe, said, gone & hole & (_match(keys, told) < 0))
+    return _at_keys(conn, "DELETE FROM live.candles AS g", stage.timeframe, said, gone & ~hole)
 
 
 def _at_keys(conn: Connection, statement: str, timeframe: str, keys: dict[str, NDArray[Any]], chosen: Mask) -> int:

@@ -141,6 +141,20 @@ def add_quarantine(
     of the source, such as a file.
     """
     rows = rows.assign(payload=rows["payload"].map(_jsonb))
+def drop_unfinished(conn: Connection, timeframe: str, ids: Sequence[int]) -> int:
+    """Drop provisional bars of days that turned out to be gaps: what was forming then never became a bar. Returns how many."""
+    return conn.execute(
+        text("""
+            DELETE FROM live.candles AS c USING ops.gaps AS g
+            WHERE  g.timeframe = :timeframe AND g.instrument_id = ANY(:ids)
+            AND    g.kind IN ('halted', 'no-trade')  -- a bar that is late is the provisional one itself
+            AND    c.instrument_id = g.instrument_id AND c.timeframe = g.timeframe AND c.ts = g.ts
+            AND    (c.flags & :provisional) <> 0
+        """),
+        {"timeframe": timeframe, "ids": list(ids), "provisional": int(Flag.PROVISIONAL)},
+    ).rowcount
+
+
     return upsert_rows(
         conn,
         """

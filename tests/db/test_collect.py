@@ -462,7 +462,7 @@ def test_an_adjusted_close_that_makes_no_sense_refuses_its_instrument_only(loade
 
 STEPS = [
     (stage, "stage_candles"), (stage, "keep_official_closes"), (joining, "suspects"), (stage, "upsert_staged"),
-    (stage, "close_gaps"), (stage, "drop_unfinished"), (store, "upsert_gaps"),
+    (stage, "close_gaps"), (store, "drop_unfinished"), (store, "upsert_gaps"),
     (store, "add_quarantine"), (factors, "upsert_factors"), (store, "move_watermark"), (store, "keep_cursors"),
 ]  # fmt: skip
 
