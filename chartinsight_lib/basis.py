@@ -8,16 +8,15 @@ between is an event that one of the two does not know of. What no factor explain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chartinsight_lib.normalise import Days, Floats, Mask
-from chartinsight_lib.ratios import LIMIT, SAME_EVENT, Learnt, Span, product, settle, usual
+from chartinsight_lib.ratios import LIMIT, Learnt, Span, holes, product, reconciled, settle, usual
 
 NEAR_DAYS = 10
 """Bars that begin within so many days after those held, or end so many before, may follow one another."""
@@ -122,7 +121,7 @@ def join(
         # A factor that was rounded on its way, and prices restated twice, miss by more than one unit.
         if slack > 1 and slack * unit > SLACK_MOST * float(np.median(np.minimum(old, new))):
             break
-        chains = dict(held.factors), _reconciled(incoming.factors, held.factors)
+        chains = dict(held.factors), reconciled(incoming.factors, held.factors)
         spans, learnt, agree = settle(common, old, new, chains, slack * unit, open_seams, found)
         if agree:
             chains[1].update(incoming.factors if replaces else {})
@@ -133,7 +132,7 @@ def join(
             if replaces:
                 return _replacing(held, incoming, arriving, meeting, learnt, reached)
             return _beside(held, incoming, arriving, meeting, learnt, found | open_seams | learnt[0], reached)
-    chains = dict(held.factors), _reconciled(incoming.factors, held.factors)
+    chains = dict(held.factors), reconciled(incoming.factors, held.factors)
     spans, _, _ = settle(common, old, new, chains, unit, open_seams, found)
     return _disagreeing(arriving, spans, common, old, new)
 
@@ -184,7 +183,7 @@ def _beside(
         _join_before(held, incoming, meeting, found)
     if here.all() and not learnt[0]:
         found.own = set(incoming.factors)  # on one basis throughout, so that its events hold for all of it
-    for rows, older, newer in _holes(held.days, arriving):
+    for rows, older, newer in holes(held.days, arriving):
         around = {ex for ex in old if older < ex <= newer}
         sides = bool(reached(np.array([older]))[0]), bool(reached(np.array([newer]))[0])
         if not around <= movable or any(older < ex <= newer for ex in incoming.factors) or not any(sides):
@@ -199,7 +198,10 @@ def _beside(
         found.seams = {ex: seam for ex, seam in found.seams.items() if ex not in around}
         found.seams |= {seam.ex_date: seam for seam in put}
         found.dropped |= around & held.factors.keys()
-    verdict = Verdict.REBASED if found.seams or not take.all() else Verdict.SAME
+    known = any(
+        seam.kind in {"split", "restatement"} for seam in found.seams.values()
+    )  # the others tell of no other basis
+    verdict = Verdict.REBASED if known or not take.all() else Verdict.SAME
     dropped = sorted(found.dropped & held.factors.keys() - found.seams.keys())
     return Joined(
         verdict,
@@ -304,16 +306,6 @@ def _reached(common: Days, unsettled: frozenset[date]) -> _Reached:
     return lambda days: (begin <= days) & (days < end)
 
 
-def _holes(held: Days, arriving: Days) -> Iterator[tuple[NDArray[np.intp], date, date]]:
-    """Yield the positions of arriving days that lie in one hole of those held, and the days held before and after it."""
-    at = np.searchsorted(held, arriving)
-    rows = np.flatnonzero((at > 0) & (at < len(held)))
-    rows = rows[held[at[rows]] != arriving[rows]]
-    for part in np.split(rows, np.flatnonzero(np.diff(at[rows])) + 1):
-        if len(part):
-            yield part, held[at[part[0]] - 1].item(), held[at[part[0]]].item()
-
-
 def _fill(
     held: Telling, incoming: Telling, days: Days, around: tuple[date, date], sides: tuple[bool, bool], meeting: _Meeting
 ) -> list[Seam] | None:
@@ -326,12 +318,11 @@ def _fill(
     left = float(product(meeting.old_factors, older)[0]) / here
     right = here / float(product(meeting.old_factors, newer)[0])
     if max(abs(left - 1), abs(right - 1)) > EXACT:
-        told = incoming.close[(incoming.days >= days[0]) & (incoming.days <= days[-1])]
-        before, after = held.close[held.days == older[0]][0] * left, held.close[held.days == newer[0]][0] / right
         moves = (
-            [abs(np.log(told[0] / before))] * sides[0] + [abs(np.log(after / told[-1]))] * sides[1] if len(told) else []
+            _move(days[0].item(), held, incoming) / left if sides[0] else 1.0,
+            _move(around[1], incoming, held) / right if sides[1] else 1.0,
         )
-        if max(moves, default=np.inf) > np.log1p(LIMIT):
+        if any(LIMIT < abs(move - 1) < np.inf for move in moves):
             return None
     seams = []
     for day, factor, known in ((days[0].item(), left, sides[0]), (around[1], right, sides[1])):
@@ -370,11 +361,15 @@ def _apart(held: Telling, incoming: Telling, arriving: Days) -> Joined:
 
 def _open(day: date, older: Telling, newer: Telling) -> Seam:
     """Make a seam of which nothing tells the factor, between the bars of `older` before `day` and those of `newer` from it on."""
+    return Seam(day, 1.0, 1.0, "assumed" if abs(_move(day, older, newer) - 1) < LIMIT else "unknown")
+
+
+def _move(day: date, older: Telling, newer: Telling) -> float:
+    """Return the first close of `newer` from `day` on over the last one of `older` before it; infinite: they are far apart."""
     left = older.days < np.datetime64(day)
     right = newer.days >= np.datetime64(day)
     near = left.any() and right.any() and (newer.days[right][0] - older.days[left][-1]).astype(int) <= NEAR_DAYS
-    move = newer.close[right][0] / older.close[left][-1] - 1 if near else np.inf
-    return Seam(day, 1.0, 1.0, "assumed" if abs(move) < LIMIT else "unknown")
+    return float(newer.close[right][0] / older.close[left][-1]) if near else np.inf
 
 
 def _disagreeing(arriving: Days, spans: list[Span], common: Days, old: Floats, new: Floats) -> Joined:
@@ -385,14 +380,6 @@ def _disagreeing(arriving: Days, spans: list[Span], common: Days, old: Floats, n
         f"{differing} of {len(common)} closes held differ, and not by one factor: the ratio changes {len(spans) - 1} times, "
         f"first on {', '.join(steps)}.",
     )  # fmt: skip
-
-
-def _reconciled(factors: Mapping[date, float], held: Mapping[date, float]) -> dict[date, float]:
-    """Take factors of one day that differ by no more than rounding for one."""
-    return {
-        ex: held[ex] if abs(held.get(ex, np.inf) / factor - 1) < SAME_EVENT else factor
-        for ex, factor in factors.items()
-    }
 
 
 def _all(factors: Mapping[date, float], chosen: set[date]) -> float:

@@ -174,15 +174,20 @@ def _store_seams(
         ids = table.drop_duplicates("code").set_index("code")["id"]
         chains.upsert_factors(conn, table[FACTOR], ids, source=source, detected_at=now, run_id=run_id)
     notes = [
-        (
-            one.id, str(joined.verdict), min((seam.ex_date for seam in joined.seams), default=None), joined.ratio,
-            joined.overlap, joined.differing, joined.detail, now,
-        )
+        (one.id, str(joined.verdict), *_first(joined), joined.overlap, joined.differing, joined.detail, now)
         for one, joined in done
-        if joined.seams or joined.verdict is Verdict.DISAGREEING or (joined.verdict is Verdict.APART and not joined.take.all())
-    ]  # fmt: skip
-    notes = [note for note in notes if note[1] != Verdict.SAME]
+        if joined.seams
+        or joined.verdict is Verdict.DISAGREEING
+        or (joined.verdict is Verdict.APART and not joined.take.all())
+    ]
+    notes = [note for note in notes if note[1] != Verdict.SAME]  # no more than an unknown seam was moved
     if notes:
         columns = ["instrument_id", "verdict", "ex_date", "ratio", "overlap", "differing", "detail", "detected_at"]
         store.add_restatements(conn, pd.DataFrame(notes, columns=columns), DAILY, source=source, run_id=run_id)
     return bool(dropped or seams)
+
+
+def _first(joined: Joined) -> tuple[date | None, float]:
+    """Return the ex-date of the first seam whose factor was told, and that factor; else of the first of all, and the ratio."""
+    told = [(seam.ex_date, seam.price) for seam in joined.seams if seam.kind in {"split", "restatement"}]
+    return min(told) if told else (min((seam.ex_date for seam in joined.seams), default=None), joined.ratio)

@@ -5,12 +5,13 @@ Each price is rounded by its source, so a day bounds the ratio to an interval, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chartinsight_lib.factors import SPLITS
 from chartinsight_lib.normalise import Days, Floats
@@ -181,3 +182,21 @@ def product(factors: Mapping[date, float], days: Days) -> Floats:
 
 def usual(factor: float) -> bool:
     return any(abs(factor * one / other - 1) < 1e-6 for new, old in SPLITS for one, other in ((new, old), (old, new)))
+
+
+def reconciled(factors: Mapping[date, float], held: Mapping[date, float]) -> dict[date, float]:
+    """Take factors of one day that differ by no more than rounding for one."""
+    return {
+        ex: held[ex] if abs(held.get(ex, np.inf) / factor - 1) < SAME_EVENT else factor
+        for ex, factor in factors.items()
+    }
+
+
+def holes(held: Days, arriving: Days) -> Iterator[tuple[NDArray[np.intp], date, date]]:
+    """Yield the positions of arriving days that lie in one hole of those held, and the days held before and after it."""
+    at = np.searchsorted(held, arriving)
+    rows = np.flatnonzero((at > 0) & (at < len(held)))
+    rows = rows[held[at[rows]] != arriving[rows]]
+    for part in np.split(rows, np.flatnonzero(np.diff(at[rows])) + 1):
+        if len(part):
+            yield part, held[at[part[0]] - 1].item(), held[at[part[0]]].item()
