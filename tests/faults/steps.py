@@ -93,12 +93,28 @@ def _wrapper(
 def _replaced(engine: Engine, step: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     place, name = STEPS[step]
     place = engine.dialect if place is None else place
-    real = getattr(place, name)
+    real, own = getattr(place, name), name in vars(place)
     setattr(place, name, around(real))
     try:
         yield
     finally:
-        if place is engine.dialect:
-            delattr(place, name)  # the class has it
-        else:
+        if own:
             setattr(place, name, real)
+        else:
+            delattr(place, name)  # its class has it
+
+
+@contextmanager
+def committed(engine: Engine, happen: Callable[[], None]) -> Iterator[None]:
+    """Let `happen()` come about after each commit."""
+
+    def around(real: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*args: Any, **options: Any) -> Any:
+            result = real(*args, **options)
+            happen()
+            return result
+
+        return instead
+
+    with _replaced(engine, "commit", around):
+        yield
