@@ -36,7 +36,11 @@ LIQUIDATION_FALL = 0.5
 
 
 class Bars(NamedTuple):
-    """Final bars of several instruments, sorted by instrument and time, events undone: equally long arrays."""
+    """Final bars of several instruments, sorted by instrument and time, events undone: equally long arrays.
+
+    after_market: whether the close is the last price of the after-market; None: of no bar. The official close, from which the
+    next day's limit is counted, then lies somewhere between that bar's low and high.
+    """
 
     instrument_id: NDArray[np.int64]
     day: NDArray[np.datetime64]
@@ -45,6 +49,7 @@ class Bars(NamedTuple):
     low: Floats
     close: Floats
     volume: Floats
+    after_market: Mask | None = None
 
 
 def findings(
@@ -90,7 +95,10 @@ def findings(
         limit = np.select(
             [bars.day >= since for since, _ in reversed(LIMITS)], [share for _, share in reversed(LIMITS)]
         )
-        excess = np.abs(bars.close - previous) - limit * previous
+        unsure = np.zeros(n, dtype=bool) if bars.after_market is None else bars.after_market[before]
+        most = (1 + limit) * np.where(unsure, bars.high[before], previous)
+        least = (1 - limit) * np.where(unsure, bars.low[before], previous)
+        excess = np.maximum(bars.close - most, least - bars.close)
         beyond = ~first & ~scale & (excess > 1e-9 * previous)
         winding_up = _after_a_fall(first, np.where(lone | back, 1.0, ratio))
         reasons = [
@@ -109,7 +117,7 @@ def findings(
             _some(bars, beyond & (why < 0), "beyond_limit", "open", told),
             _some(bars, beyond & (why >= 0), "beyond_limit", "explained", told),
         ]
-        wide = np.maximum(bars.high - previous, previous - bars.low) - limit * previous
+        wide = np.maximum(bars.high - most, least - bars.low)
         stray = ~first & ~scale & ~beyond & (wide > np.maximum(ROUNDED * unit, ROUNDED_RANGE * previous))
 
         def strays(at: int) -> str:

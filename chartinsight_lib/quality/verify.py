@@ -14,7 +14,7 @@ from chartinsight_lib.calendars import calendar, disagreements
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.db.bars import panel
 from chartinsight_lib.db.findings import events, keep_findings
-from chartinsight_lib.domain import MARKETS
+from chartinsight_lib.domain import MARKETS, Flag
 from chartinsight_lib.quality.rules import Bars, findings
 
 
@@ -47,7 +47,8 @@ def verify(engine: Engine, market: str, *, run_id: UUID, clock: Clock) -> Verifi
         held = panel(conn, market)
         day = held.ts.tz_localize(None).to_numpy("datetime64[us]").astype("datetime64[D]")
         owner = np.repeat(held.ids, np.diff(held.bounds))
-        bars = Bars(owner, day, *(held.columns[name] for name in ("open", "high", "low", "close", "volume")))
+        after = (held.columns["flags"] & int(Flag.AFTER_MARKET)) != 0
+        bars = Bars(owner, day, *(held.columns[name] for name in ("open", "high", "low", "close", "volume")), after)
         found = findings(
             bars,
             known.days(known.first, known.horizon),

@@ -345,6 +345,17 @@ def test_a_move_beyond_the_limit_after_a_lone_bar_is_no_liquidation_trading():
     ]
 
 
+@pytest.mark.parametrize(("close", "rules"), [(1_839, []), (1_890, ["beyond_limit"])])
+def test_after_an_after_market_the_limit_is_counted_from_somewhere_in_the_day_before(close, rules):
+    """Official close 1,415, within 1,355 to 1,453; last price at 20:00 1,402. 1,839 is the limit, 31 % above the last price; no
+    close of that day allows more than 1.3 x 1,453 = 1,888.9."""
+    day = np.array(["2026-09-23", "2026-09-28"], dtype="datetime64[D]")
+    ends, low = np.array([1_402.0, close]), np.array([1_355.0, 1_449.0])
+    top = np.array([1_453.0, close])
+    bars = Bars(np.ones(2, np.int64), day, ends, top, low, ends, np.ones(2), np.ones(2, dtype=bool))
+    assert findings(bars, day, NO_EVENTS, limited=True, unit=1.0)["rule"].tolist() == rules
+
+
 def test_prices_that_moved_without_volume_are_found():
     assert found_in(100, 100, high={1: 110}, volume=0) == [("08-06", "volume_lost", "open")]
 
