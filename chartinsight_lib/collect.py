@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from chartinsight_lib import ledger, normalise
 from chartinsight_lib.base_prices import differing, learn_chain
-from chartinsight_lib.clients.base import Batch, LiveSource, Source, Windowed
+from chartinsight_lib.clients.base import Batch, IntradaySource, LiveSource, Source, Windowed
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import factors as chains
 from chartinsight_lib.db import query, stage, store
@@ -90,20 +90,33 @@ def collect_quotes(engine: Engine, source: Source, *, run_id: UUID, clock: Clock
 
 
 def collect_intraday(
-    engine: Engine, source: Source, codes: Sequence[str], *, run_id: UUID, clock: Clock, most_traded: int = 10
+    engine: Engine,
+    source: Source,
+    codes: Sequence[str],
+    *,
+    run_id: UUID,
+    clock: Clock,
+    watched: Sequence[str] = (),
+    most_traded: int = 10,
 ) -> Report:
     """Store five-minute bars of some instruments; the bar that is still forming is provisional.
 
     Args:
-        codes: which; empty: the `most_traded` stocks of the newest final day.
+        codes: which; empty: all that files hold; of a live source those `watched`, else the `most_traded` stocks of the newest
+            final day.
     Raises:
         ConfigError: the source has no bars of less than a day.
     """
-    live = _live(source)
+    if not isinstance(source, IntradaySource):
+        raise ConfigError(
+            f"source {source.name!r}: it has no bars of less than a day. Choose kiwoom, simulated or files of five-minute bars."
+        )
+    wanted = list(codes) or (list(watched) if isinstance(source, LiveSource) else [])
     with engine.connect() as conn:
-        wanted = list(codes) or query.most_traded(conn, source.market, most_traded)
+        if not wanted and isinstance(source, LiveSource):
+            wanted = query.most_traded(conn, source.market, most_traded)
         held = query.newest_final(conn, source.market, INTRADAY, source.name)
-    bars = live.intraday(wanted, held)
+    bars = source.intraday(wanted, held)
     return _collect(engine, _Load(source, run_id, clock), "collect_intraday", bars, _store_intraday)
 
 
@@ -172,9 +185,7 @@ def _collect(
 
 def _live(source: Source) -> LiveSource:
     if not isinstance(source, LiveSource):
-        raise ConfigError(
-            f"source {source.name!r}: it knows no running day and no bars of less than a day. Choose kiwoom or simulated."
-        )
+        raise ConfigError(f"source {source.name!r}: it knows no running day. Choose kiwoom or simulated.")
     return source
 
 
@@ -229,7 +240,7 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
     touched = {int(ids[code]) for code in {*candles["code"].unique(), *gaps["code"].unique()}}
     moved = changes.changed + store.drop_unfinished(conn, timeframe, sorted(touched))
     asked = _asked(batch, bars, ids, refused)
-    lives = source.raw or batch.asked_at is not None
+    lives = (source.raw or batch.asked_at is not None) and not batch.stays
     if lives and timeframe == DAILY:
         today = load.today(batch)
         midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
@@ -248,6 +259,8 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
         store.move_watermark(conn, source.market, COLLECTED if seams else [timeframe])
     store.keep_cursors(conn, asked, load.asked_at(batch), timeframe, source=source.name, run_id=run_id)
     rejected = bars.quarantine["action"] == "rejected"
+    if batch.stays and bars.rows and rejected.sum() == bars.rows:
+        refused |= {batch.name: _junk(bars)}
     rows = {
         "read": bars.rows,
         **asdict(changes),
@@ -260,6 +273,12 @@ def _store_bars(conn: Connection, batch: Batch, bars: normalise.Bars, timeframe:
         "of which widened": int((candles["flags"] & Flag.WIDENED.value != 0).sum()),
     }
     return rows, refused
+
+
+def _junk(bars: normalise.Bars) -> str:
+    """Say why nothing of a file is a bar."""
+    counted = ", ".join(f"{rule} {count}" for rule, count in bars.quarantine["rule"].value_counts().items())
+    return f"none of its {bars.rows} rows is a bar ({counted}). They lie in api.quarantine; check what the file is."
 
 
 def _asked(batch: Batch, bars: normalise.Bars, ids: pd.Series, refused: Mapping[str, str]) -> dict[int, date]:

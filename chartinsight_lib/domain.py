@@ -48,6 +48,9 @@ class Flag(IntFlag):
     """The close is the official one of the regular session, although the bar's other numbers include the after-market."""
 
 
+AS_TRADED = "[raw]"
+"""How the names of files end that hold prices as they were traded: whichever file they are in, these are on one basis."""
+
 KST = ZoneInfo("Asia/Seoul")
 
 

@@ -44,6 +44,8 @@ def open_source(
     market: str | None = None,
     columns: Mapping[str, str] | None = None,
     last_day: str = "provisional",
+    only: Mapping[str, str] | None = None,
+    prices: str = "adjusted",
     codes: Sequence[str] = (),
 ) -> Source:
     """Open the source that `spec` names; nothing is asked of it yet.
@@ -52,7 +54,7 @@ def open_source(
         spec: "kiwoom", "simulated", what `clients.open_source` takes, or the name of a source that another package brings
             along, with or without a colon and more (`plugins`).
         engine: acts as the loader; Kiwoom's quota and token are shared through it. None: this process keeps its own.
-        market, columns, last_day: for files; see `clients.open_source`.
+        market, columns, last_day, only, prices: for files; see `clients.open_source`.
         codes: collect these instruments alone; files and the sample give all they have.
     Raises:
         ConfigError: the spec, an option or a path is wrong, a key is missing, or no simulator is named.
@@ -62,12 +64,16 @@ def open_source(
         kind = spec.partition(":")[0]
         if kind not in BULK and kind in (found := plugins()):
             return _open_plugin(spec, found[kind], **options)
-        return open_bulk(spec, columns=columns, last_day=last_day, cache=settings.home / "cache" / kind, **options)
+        options |= {"columns": columns, "last_day": last_day, "only": only, "prices": prices}
+        return open_bulk(spec, cache=settings.home / "cache" / kind, **options)
     from chartinsight_lib.clients.kiwoom_source import KiwoomSource
 
     own = live_market(spec, settings)
-    if columns or market not in {None, own}:
-        raise ConfigError(f"source {spec!r}: it has its own market ({own}) and columns. Leave both options out.")
+    if columns or only or prices != "adjusted" or market not in {None, own}:
+        raise ConfigError(
+            f"source {spec!r}: it has its own market ({own}) and columns. Leave out what is for files: market, columns, only, "
+            "prices."
+        )
     name = "kiwoom" if own == "KRX" else f"simulated ({_label(settings)})"
     return KiwoomSource(
         kiwoom_client(settings, engine), name=name, market=own, clock=settings.clock, years=settings.kiwoom_years,

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chartinsight_lib import ledger
+from chartinsight_lib.clients.base import Source
 from chartinsight_lib.db import query
 from chartinsight_lib.db.embedded import write_private
 from chartinsight_lib.db.engine import Database, open_database
@@ -49,6 +50,8 @@ class Options:
     market: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     last_day: str = "provisional"
+    only: Mapping[str, str] = field(default_factory=dict)
+    prices: str = "adjusted"
     port: int | None = None
     once: bool = False
 
@@ -68,9 +71,29 @@ class Options:
         if self.live:
             credentials(settings)  # a missing key is said before anything starts
             return live_market(self.source, settings)
-        columns = self.columns or None
-        source = open_source(self.source, settings, market=self.market, columns=columns, last_day=self.last_day)
+        source = self._opened(settings)
+        if "1d" not in _timeframes(source):
+            raise ConfigError(
+                f"source {self.source!r}: it holds bars of five minutes alone, and the radar is made of daily ones. Name files of "
+                "both; or collect these by themselves: `chartinsight run sync_instruments -p source=…`, then `collect_intraday`."
+            )
         return source.market
+
+    def collects_shorter(self, settings: Settings) -> bool:
+        """Return whether the source has bars of five minutes, too."""
+        return self.live or "5m" in _timeframes(self._opened(settings))
+
+    def _opened(self, settings: Settings) -> Source:
+        return open_source(
+            self.source, settings, market=self.market, columns=self.columns or None, last_day=self.last_day,
+            only=self.only or None, prices=self.prices,
+        )  # fmt: skip
+
+
+def _timeframes(source: Source) -> set[str]:
+    """Return which bars a source holds that is no live one: files say so, all others have daily bars."""
+    found: set[str] = getattr(source, "timeframes", {"1d"})
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +112,24 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
         ConfigError: a parameter is wrong.
         RunFailed: a job failed and left nothing to go on with.
     """
-    told: dict[str, Any] = {"source": options.source, "market": market, "columns": dict(options.columns)}
+    told: dict[str, Any] = {
+        "source": options.source, "market": market, "columns": dict(options.columns), "only": dict(options.only)
+    }  # fmt: skip
+    own = {"collect_intraday"} if options.collects_shorter(settings) else set()
     failures: list[str] = []
     for job in read_jobs(settings.project).values():
-        if job.on_request or (job.live and not options.live):
+        if job.on_request or (job.live and not options.live and job.name not in own):
             continue
-        if job.live:
+        if options.live and job.live:
             parameters: dict[str, Any] = {"source": options.source}
+        elif job.live:
+            parameters = told | {"last_day": options.last_day}
         elif job.name == "scan_radar":
             # A file or the sample is history by nature: its newest day is named, so that the scan does not call it stale.
             parameters = {"market": market, "as_of": newest_day(database, market)}
         else:
-            parameters = told | ({"last_day": options.last_day} if job.name in {"collect_daily", "repair_gaps"} else {})
+            parameters = told | {"prices": options.prices}
+            parameters |= {"last_day": options.last_day} if job.name in {"collect_daily", "repair_gaps"} else {}
         started = time.monotonic()
         try:
             run = run_job(database, settings, job, parameters)

@@ -16,18 +16,12 @@ import click
 from chartinsight_lib import __version__
 from chartinsight_lib.cli.data import data
 from chartinsight_lib.cli.edge import edge
+from chartinsight_lib.cli.options import absolute, file_options, pairs
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
 
 if TYPE_CHECKING:
     from chartinsight_lib.studio import Options
-
-
-def _pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = dict(value.partition("=")[::2] for value in values)
-    if any("=" not in value for value in values):
-        raise click.BadParameter("expected NAME=VALUE", param=option)
-    return pairs
 
 
 @click.group()
@@ -45,18 +39,16 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
         "[default: CHARTINSIGHT_SOURCE, else simulated]",
     )
     @click.option("--market", help="Market of the files: KRX or US.  [default: from the looks of the codes]")
-    @click.option("--map", "columns", multiple=True, callback=_pairs, metavar="OURS=THEIRS",
-                  help="Name a column, as in close=종가. Repeatable.")  # fmt: skip
-    @click.option("--last-day", type=click.Choice(["provisional", "final"]), default="provisional", show_default=True,
-                  help="May the newest day of the files be unfinished?")  # fmt: skip
+    @file_options
     @functools.wraps(command)
     def run(
-        *args: Any, source: str | None, market: str | None, columns: dict[str, str], last_day: str, **others: Any
-    ) -> None:
+        *args: Any, source: str | None, market: str | None, columns: dict[str, str], last_day: str, only: dict[str, str],
+        prices: str, **others: Any,
+    ) -> None:  # fmt: skip
         from chartinsight_lib.studio import Options
 
         settings = Settings.from_env()
-        options = Options(_absolute(source or settings.source), market, columns, last_day)
+        options = Options(absolute(source or settings.source), market, columns, last_day, only, prices)
         command(*args, settings=settings, options=options, **others)
 
     return run
@@ -111,7 +103,7 @@ def _check_failures(failures: list[str]) -> None:
     "-p",
     "parameters",
     multiple=True,
-    callback=_pairs,
+    callback=pairs,
     metavar="NAME=VALUE",
     help="A parameter of the notebook. Repeatable.",
 )
@@ -302,16 +294,6 @@ def doctor_command() -> None:
         wrong += not finding.good
     if wrong:
         raise ChartInsightError(f"doctor: {wrong} of the checks failed; see above.")
-
-
-def _absolute(source: str) -> str:
-    """Paths of a files: source are a person's, relative to where they stand; the notebooks run elsewhere."""
-    kind, _, paths = source.partition(":")
-    if kind != "files":
-        return source
-    return "files:" + ",".join(
-        str(Path(path.strip()).expanduser().absolute()) for path in paths.split(",") if path.strip()
-    )
 
 
 main.add_command(data)

@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 
 from chartinsight_lib.cli.edge import edge
+from chartinsight_lib.cli.options import file_options
 from chartinsight_lib.errors import NotFound
 from chartinsight_lib.settings import Settings
 
@@ -22,8 +23,6 @@ SHOWN = 20
 _market = click.option("--market", default="", help="Default: the one collected last.")
 _timeframe = click.option("--timeframe", type=click.Choice(["1d", "5m"]), default="1d", show_default=True)
 _codes = click.option("--codes", default="", metavar="CODE[,CODE…]", help="These instruments alone.")
-_last_day = click.option("--last-day", type=click.Choice(["provisional", "final"]), default="provisional",
-                         show_default=True, help="May the newest day of the files be unfinished?")  # fmt: skip
 
 
 @click.group("data")
@@ -79,12 +78,12 @@ def verify_command(market: str) -> None:
 @click.option("--source", help="What to ask, as of `up`.  [default: CHARTINSIGHT_SOURCE, else simulated]")
 @click.option("--market", default=None, help="Market of the files: KRX or US.  [default: from the looks of the codes]")
 @_timeframe
-@_last_day
+@file_options
 @click.option("--most", type=click.IntRange(1), default=300, show_default=True, help="So many instruments in one run.")
 @click.option("--again", is_flag=True, help="Try again what was given up, too.")
 @edge
 def repair_command(
-    source: str | None, market: str | None, timeframe: str, last_day: str, most: int, again: bool
+    source: str | None, market: str | None, timeframe: str, most: int, again: bool, **reading: Any
 ) -> None:
     """Ask a source again for what is missing or late, those with the oldest holes first; give up after four tries."""
     from chartinsight_lib.quality.repair import opener, repair
@@ -92,7 +91,7 @@ def repair_command(
     settings = Settings.from_env()
     spec = source or settings.source
     with _run("repair_gaps", settings, source=spec, timeframe=timeframe) as (engine, run_id):
-        opened = opener(spec, settings, engine, market=market, last_day=last_day)
+        opened = opener(spec, settings, engine, market=market, **reading)
         done = repair(engine, opened, run_id=run_id, clock=settings.clock, timeframe=timeframe, most=most, again=again)
     click.echo(done.table().to_string(index=False))
     done.report.check()
@@ -102,10 +101,10 @@ def repair_command(
 @click.option("--with", "source", required=True, metavar="SOURCE", help="The other source, as of `up`.")
 @click.option("--market", default=None, help="Market of the files: KRX or US.  [default: from the looks of the codes]")
 @_codes
-@_last_day
+@file_options
 @click.option("--to", type=click.Path(dir_okay=False, writable=True), help="Write the whole table here, as CSV.")
 @edge
-def compare_command(source: str, market: str | None, codes: str, last_day: str, to: str | None) -> None:
+def compare_command(source: str, market: str | None, codes: str, to: str | None, **reading: Any) -> None:
     """Compare the held daily bars with another source's, instrument by instrument. Nothing is stored."""
     from chartinsight_lib.quality.compare import compare_with
     from chartinsight_lib.quality.comparison import summary
@@ -114,7 +113,7 @@ def compare_command(source: str, market: str | None, codes: str, last_day: str, 
     settings, wanted = Settings.from_env(), _split(codes)
     with _engine(settings) as engine:
         asked = wanted if source in LIVE else []
-        other = open_source(source, settings, engine, market=market, last_day=last_day, codes=asked)
+        other = open_source(source, settings, engine, market=market, codes=asked, **reading)
         found = compare_with(engine, other, clock=settings.clock, codes=wanted)
     click.echo(summary(found))
     apart = found[found["verdict"] != "equal"]

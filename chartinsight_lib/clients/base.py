@@ -16,6 +16,7 @@ REQUIRED = ("code", "date", "open", "high", "low", "close", "volume")
 """Columns that every batch has: the market's code as text, the trading date, prices in currency, volume in shares."""
 
 NOTHING_HELD: Mapping[str, date] = MappingProxyType({})
+NO_BAR_HELD: Mapping[str, datetime] = MappingProxyType({})
 """For a source that is asked for everything."""
 
 OPTIONAL = ("value", "adj_close", "name")
@@ -34,7 +35,8 @@ class Batch:
     (tz-aware) is from when on the source may have answered: what it called unfinished then is so; None: it does not change.
     `factors` (columns `domain.FACTOR`) are the events that the source itself names: of each code all that took effect after
     its first date in `records`, up to its last; None: it names none, which does not say that there were none.
-    `asked` says from which date on each instrument was asked about, bars or none; {}: from its first record on.
+    `stays`: it lies where it holds what it holds, such as in a file: a row is known there by its number, and a bar that it lacks is
+    no news. `asked` says from which date on each instrument was asked about, bars or none; {}: from its first record on.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Batch:
     asked_at: datetime | None = None
     factors: pd.DataFrame | None = None
     asked: Mapping[str, date] = field(default_factory=dict)
+    stays: bool = False
 
 
 class Source(Protocol):
@@ -99,16 +102,22 @@ class Windowed(Protocol):
 
 
 @runtime_checkable
-class LiveSource(Source, Protocol):
+class IntradaySource(Source, Protocol):
+    """A source that also has bars shorter than a day."""
+
+    def intraday(self, codes: Sequence[str], held: Mapping[str, datetime]) -> Iterator[Batch]:
+        """Yield the five-minute bars of some instruments, portion by portion, with `ts` (tz-aware) in place of `date`.
+
+        `codes`: which; a source that holds what it holds gives all for none. `held`: the start of the newest final bar held of
+        each code.
+        """
+        ...
+
+
+@runtime_checkable
+class LiveSource(IntradaySource, Protocol):
     """A source that also knows the running day."""
 
     def quotes(self) -> Iterator[Batch]:
         """Yield the running daily bars of the whole market, portion by portion; what has not traded has none."""
-        ...
-
-    def intraday(self, codes: Sequence[str], held: Mapping[str, datetime]) -> Iterator[Batch]:
-        """Yield the five-minute bars of some instruments, each a portion, with `ts` (tz-aware) in place of `date`.
-
-        `held`: the start of the newest final bar held of each code.
-        """
         ...

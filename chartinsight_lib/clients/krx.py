@@ -17,7 +17,7 @@ import pandas as pd
 from chartinsight_lib import normalise_krx
 from chartinsight_lib.clients.base import NOTHING_HELD, Batch
 from chartinsight_lib.clients.fdr_wire import FdrWire
-from chartinsight_lib.clients.tables import KRX_CODE
+from chartinsight_lib.clients.layouts import KRX_CODE
 from chartinsight_lib.clients.turns import OVERLAP, Fetched, in_turn, unfinished_from
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.domain import MARKETS

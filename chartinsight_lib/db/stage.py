@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from chartinsight_lib.db.copy import copy_in, copy_out, from_wire_time, to_wire_time
 from chartinsight_lib.db.factors import OPEN
 from chartinsight_lib.db.rows import Changes, driver_cursor, numbers_of
+from chartinsight_lib.db.store import RAW_FILES
 from chartinsight_lib.domain import NUMBERS, PRICES, Flag
 
 _LOAD_LOCK = 0x10AD  # one load of bars at a time, whoever writes
@@ -135,7 +136,7 @@ def _held(
         driver_cursor(conn),
         """
         SELECT c.instrument_id, c.ts, c.open, c.high, c.low, c.close, c.volume, COALESCE(c.value, 'NaN') AS value, c.flags,
-               (c.source IS NOT DISTINCT FROM %(raw_source)s)::int::int2 AS own
+               COALESCE(c.source = %(raw_source)s OR c.source LIKE %(raw_files)s, false)::int::int2 AS own
         FROM   unnest(%(ids)s::int[], %(first)s::bigint[], %(last)s::bigint[]) AS n (id, first, last)
         CROSS  JOIN LATERAL (
             SELECT * FROM live.candles AS b
@@ -147,7 +148,7 @@ def _held(
         """,
         {
             "ids": ids.tolist(), "first": ts[first].tolist(), "last": ts[last].tolist(), "timeframe": timeframe,
-            "raw_source": raw_source,
+            "raw_source": raw_source, "raw_files": RAW_FILES if raw_source else None,
         },
         {**WIRE, "own": "int2"},
     )  # fmt: skip
@@ -177,7 +178,8 @@ def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
                        WHERE  s.id = i.id AND (f.ex_date > s.new_first AND f.ex_date <= s.met_last
                                             OR f.ex_date > s.met_first AND f.ex_date <= s.new_last))
             OR    (i.id = ANY(:apart) AND (  -- bars are held, and none of the raw source's own, which these would go on from
-                       SELECT bool_and(c.source IS DISTINCT FROM :raw_source) FROM live.candles AS c
+                       SELECT bool_and(COALESCE(c.source <> :raw_source AND c.source NOT LIKE :raw_files, true))
+                       FROM   live.candles AS c
                        WHERE c.instrument_id = i.id AND c.timeframe = :timeframe AND (c.flags & :provisional) = 0))
             ORDER  BY i.code
         """),
@@ -188,6 +190,7 @@ def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
             "apart": numbers[overlap == 0].tolist(),
             "open": list(OPEN),
             "raw_source": stage.raw_source,
+            "raw_files": RAW_FILES if stage.raw_source else None,
             "timeframe": stage.timeframe,
             "provisional": PROVISIONAL,
         },

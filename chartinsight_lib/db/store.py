@@ -16,23 +16,32 @@ from sqlalchemy import Connection, text
 
 from chartinsight_lib.db.copy import copy_out
 from chartinsight_lib.db.rows import Changes, driver_cursor, numbers_of, upsert_rows
-from chartinsight_lib.domain import COLLECTED, Flag
+from chartinsight_lib.domain import AS_TRADED, COLLECTED, Flag
+
+RAW_FILES = f"files:%{AS_TRADED}"
+"""The names, as LIKE has them, of files whose prices are as they were traded: of a raw source they are own."""
 
 
 def final_closes(
     conn: Connection, instrument_ids: Sequence[int], timeframe: str, *, but_of: str | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Return the final bars held of some instruments, those of the source `but_of` left out: instrument_id, ts (microseconds
-    since 2000, UTC), close, volume; ascending in (instrument_id, ts)."""
+    """Return the final bars held of some instruments, those of the raw source `but_of` and of raw files left out: instrument_id, ts
+    (microseconds since 2000, UTC), close, volume; ascending in (instrument_id, ts)."""
     return copy_out(
         driver_cursor(conn),
         """
         SELECT instrument_id, ts, close, volume FROM live.candles
         WHERE  instrument_id = ANY(%(ids)s) AND timeframe = %(timeframe)s AND (flags & %(provisional)s) = 0
-        AND    source IS DISTINCT FROM %(but_of)s
+        AND    COALESCE(source <> %(but_of)s AND source NOT LIKE %(raw_files)s, true)
         ORDER  BY instrument_id, ts
         """,
-        {"ids": list(instrument_ids), "timeframe": timeframe, "provisional": int(Flag.PROVISIONAL), "but_of": but_of},
+        {
+            "ids": list(instrument_ids),
+            "timeframe": timeframe,
+            "provisional": int(Flag.PROVISIONAL),
+            "but_of": but_of,
+            "raw_files": RAW_FILES if but_of else None,
+        },
         {"instrument_id": "int4", "ts": "timestamptz", "close": "float8", "volume": "int8"},
     )
 

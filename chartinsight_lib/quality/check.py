@@ -115,7 +115,7 @@ def check(engine: Engine, market: str, *, run_id: UUID, clock: Clock, timeframe:
 
 def grows(source: str) -> bool:
     """Whether a source can hold tomorrow what it does not hold today."""
-    return not source.startswith(GROWS_NOT)
+    return not source.removeprefix("simulated (").startswith(GROWS_NOT)
 
 
 _Found = tuple[NDArray[np.int8], NDArray[np.datetime64], pd.DataFrame, dict[str, list[date | None]]]

@@ -16,7 +16,7 @@ import pandas as pd
 from sqlalchemy import Engine
 
 from chartinsight_lib import ledger
-from chartinsight_lib.clients.base import Batch, LiveSource, Source
+from chartinsight_lib.clients.base import Batch, IntradaySource, LiveSource, Source
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.collect import Report, collect_daily, collect_intraday
 from chartinsight_lib.db import gaps
@@ -91,7 +91,7 @@ def repair(
         source = opened(codes)
     # Asked for what follows the day before its first hole, a source gives the holes, with an overlap of what is held.
     eve = {str(code): first - timedelta(days=1) for code, first in queue["first"].items()}
-    asking = _AskingLive(source, eve) if isinstance(source, LiveSource) else _Asking(source, eve)
+    asking = _AskingIntraday(source, eve) if isinstance(source, IntradaySource) else _Asking(source, eve)
     why: dict[str, str] = {}
     otherwise = f"{source.name} has no bar of it"
     try:
@@ -155,13 +155,10 @@ class _Asking:
                 yield replace(batch, records=batch.records[wanted].reset_index(drop=True), asked=asked)
 
 
-class _AskingLive(_Asking):
+class _AskingIntraday(_Asking):
     """The same of a source that has shorter bars, too."""
 
-    _source: LiveSource
-
-    def quotes(self) -> Iterator[Batch]:
-        return self._source.quotes()
+    _source: IntradaySource
 
     def intraday(self, codes: Sequence[str], held: Mapping[str, datetime]) -> Iterator[Batch]:
         del held
