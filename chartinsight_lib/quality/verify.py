@@ -48,9 +48,8 @@ def verify(engine: Engine, market: str, *, run_id: UUID, clock: Clock) -> Verifi
         day = held.ts.tz_localize(None).to_numpy("datetime64[us]").astype("datetime64[D]")
         owner = np.repeat(held.ids, np.diff(held.bounds))
         after = (held.columns["flags"] & int(Flag.AFTER_MARKET)) != 0
-        bars = Bars(
-            owner, day, *(held.columns[name] for name in ("open", "high", "low", "close", "volume")), after_market=after
-        )
+        prices = {name: held.columns[name] for name in ("open", "high", "low", "close", "volume")}
+        bars = Bars(owner, day, **prices, after_market=after)
         found = findings(
             bars,
             known.days(known.first, known.horizon),
