@@ -48,12 +48,17 @@ class Report:
 
     def check(self) -> None:
         """Raise RunFailed when an item failed: what succeeded is stored all the same."""
-        if self.errors:
-            first = next(iter(self.errors.items()))
-            raise RunFailed(
-                f"{self.job}: {len(self.errors)} of {len(self.items | self.errors)} items failed; the others are stored. "
-                f"First: {first[0]}: {first[1]} The others are in api.run_items."
-            )
+        if not self.errors:
+            return
+        (item, why), failed, all_of_them = (
+            next(iter(self.errors.items())),
+            len(self.errors),
+            len(self.items | self.errors),
+        )
+        raise RunFailed(
+            f"{self.job}: {failed} of {all_of_them} items failed{'; the others are stored' if failed < all_of_them else ''}. "
+            f"{'First: ' if failed > 1 else ''}{item}: {why}{' The others are in api.run_items.' if failed > 1 else ''}"
+        )
 
 
 def collect_daily(engine: Engine, source: Source, *, run_id: UUID, clock: Clock, again: bool = False) -> Report:

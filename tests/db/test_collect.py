@@ -243,7 +243,7 @@ def test_a_batch_that_fails_leaves_nothing_but_its_record_and_the_next_goes_on(l
     assert (state, rows) == ("failed", {})
     assert "the records lack volume" in error
     assert item(loader, run_id, "third")[0] == "done"
-    with pytest.raises(RunFailed, match="collect_daily: 1 of 3 items failed; the others are stored. First: second: "):
+    with pytest.raises(RunFailed, match="collect_daily: 1 of 3 items failed; the others are stored. second: "):
         report.check()
 
 
@@ -557,5 +557,5 @@ def test_a_report_names_what_failed_and_counts_the_rest():
         "a": {"read": 1, "halted": 0}, "b": {"read": 2, "halted": 1}, "total": {"read": 3, "halted": 1}
     }  # fmt: skip
     report.errors["c"] = "no such file."
-    with pytest.raises(RunFailed, match="1 of 3 items failed; the others are stored. First: c: no such file."):
+    with pytest.raises(RunFailed, match="1 of 3 items failed; the others are stored. c: no such file."):
         report.check()
