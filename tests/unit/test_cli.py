@@ -266,3 +266,10 @@ def test_the_command_line_is_read_without_a_database_library():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("option", ["--map", "--only"])
+def test_a_name_that_is_given_twice_is_asked_wrongly(told, option):
+    result = told("up", "--once", "--source", "files:a.csv", option, "close=a", option, "close=b")
+    assert result.exit_code == 2
+    assert "a name is given twice" in result.stderr
