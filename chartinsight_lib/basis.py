@@ -113,7 +113,10 @@ def join(
         return _whole(arriving, incoming)
     common, mine, its = np.intersect1d(held.days, incoming.days, assume_unique=True, return_indices=True)
     if not len(common):
-        return _whole(arriving, incoming) if one_basis else _apart(held, incoming, arriving)
+        if one_basis:
+            return _whole(arriving, incoming)
+        among = {ex for ex in found if arriving[0] < np.datetime64(ex) <= arriving[-1]} if replaces else ()
+        return _apart(held, incoming, arriving, sorted(among))
 
     old, new = held.close[mine], incoming.close[its]
     learnt: Learnt
@@ -337,7 +340,7 @@ def _whole(arriving: Days, incoming: Telling) -> Joined:
     return Joined(Verdict.SAME, np.ones(len(arriving), dtype=bool), [], [], set(incoming.factors))
 
 
-def _apart(held: Telling, incoming: Telling, arriving: Days) -> Joined:
+def _apart(held: Telling, incoming: Telling, arriving: Days, dropped: list[date]) -> Joined:
     """Join bars that have no day in common with those held: what lies between two of these is left out."""
     first, last = held.days[0], held.days[-1]
     before, after = arriving < first, arriving > last
@@ -353,7 +356,7 @@ def _apart(held: Telling, incoming: Telling, arriving: Days) -> Joined:
         own |= {ex for ex in incoming.factors if (np.datetime64(ex) > day[0]) == (newer is incoming)}
         seams.append(_open(ex_date, older, newer))
     return Joined(
-        Verdict.APART, before | after, seams, [], own,
+        Verdict.APART, before | after, seams, dropped, own,
         detail=f"held are {first} to {last}, and {arriving[0]} to {arriving[-1]} came: no day in common tells whether their "
         "prices have one basis.",
     )  # fmt: skip

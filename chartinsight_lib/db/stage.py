@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from chartinsight_lib.db.copy import copy_in, copy_out, from_wire_time, to_wire_time
-from chartinsight_lib.db.factors import OPEN
+from chartinsight_lib.db.factors import FOUND, OPEN
 from chartinsight_lib.db.rows import Changes, driver_cursor, numbers_of
 from chartinsight_lib.db.store import RAW_FILES
 from chartinsight_lib.domain import NUMBERS, PRICES, Flag
@@ -156,7 +156,10 @@ def _held(
 
 def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
     """Return the instruments whose final closes differ from those held, that have no final bar in common with any, that have a
-    seam whose factor nobody has told yet, or one between the bars in common and those that are new; by code."""
+    seam whose factor nobody has told yet, or one between the bars in common and those that are new; by code.
+
+    Of a raw source, which tells its events itself: those with any seam among its bars, which may stand for such an event.
+    """
     numbers, place = np.unique(stage.columns["instrument_id"], return_inverse=True)
     final = stage.final()
     differs = final & (stage.met("close") != stage.columns["close"])
@@ -170,13 +173,14 @@ def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
             WHERE  i.id = ANY(:differing)
             OR    (i.id = ANY(:all) AND EXISTS (
                        SELECT FROM live.factors AS f WHERE f.instrument_id = i.id AND f.kind = ANY(:open)))
-            OR     EXISTS (
-                       SELECT FROM unnest(CAST(:crossing AS int[]), CAST(:met_first AS date[]), CAST(:met_last AS date[]),
-                                          CAST(:new_first AS date[]), CAST(:new_last AS date[]))
-                                   AS s (id, met_first, met_last, new_first, new_last)
-                       JOIN   live.factors AS f ON f.instrument_id = s.id AND f.kind = 'restatement'
-                       WHERE  s.id = i.id AND (f.ex_date > s.new_first AND f.ex_date <= s.met_last
-                                            OR f.ex_date > s.met_first AND f.ex_date <= s.new_last))
+            OR     i.id IN (
+                       SELECT s.id
+                       FROM   unnest(CAST(:crossing AS int[]), CAST(:met_first AS date[]), CAST(:met_last AS date[]),
+                                     CAST(:new_first AS date[]), CAST(:new_last AS date[]))
+                              AS s (id, met_first, met_last, new_first, new_last)
+                       JOIN   live.factors AS f ON f.instrument_id = s.id AND f.kind = ANY(:found)
+                       WHERE  f.ex_date > s.new_first AND f.ex_date <= s.met_last
+                       OR     f.ex_date > s.met_first AND f.ex_date <= s.new_last)
             OR    (i.id = ANY(:apart) AND (  -- bars are held, and none of the raw source's own, which these would go on from
                        SELECT bool_and(COALESCE(c.source <> :raw_source AND c.source NOT LIKE :raw_files, true))
                        FROM   live.candles AS c
@@ -185,35 +189,32 @@ def suspects(conn: Connection, stage: Stage) -> list[Suspect]:
         """),
         {
             "differing": numbers[differing > 0].tolist(),
-            "all": numbers.tolist(),
+            "all": [] if stage.raw_source else numbers.tolist(),
             **_crossing(stage, numbers, place, final),
             "apart": numbers[overlap == 0].tolist(),
             "open": list(OPEN),
+            "found": list(FOUND) if stage.raw_source else ["restatement"],
             "raw_source": stage.raw_source,
             "raw_files": RAW_FILES if stage.raw_source else None,
             "timeframe": stage.timeframe,
             "provisional": PROVISIONAL,
         },
     )
-    found: list[Suspect] = []
-    for number, code in rows:
-        at = int(np.searchsorted(numbers, number))
-        found.append(Suspect(number, code, int(overlap[at]), int(differing[at])))
-    return found
+    places = [(row, int(np.searchsorted(numbers, row.id))) for row in rows]
+    return [Suspect(row.id, row.code, int(overlap[at]), int(differing[at])) for row, at in places]
 
 
 def _crossing(
     stage: Stage, numbers: NDArray[np.int32], place: NDArray[np.intp], final: NDArray[np.bool_]
 ) -> dict[str, list[Any]]:
-    """Return the instruments that have final bars in common and others besides, and the first and last date of each; none where
-    the source is raw, whose factors come with its bars."""
+    """Return the instruments that have final bars in common and others besides, and the first and last date of each; of a raw
+    source all instruments, and twice the first and last date of all its bars."""
     found: dict[str, list[Any]] = {name: [] for name in ("crossing", "met_first", "met_last", "new_first", "new_last")}
-    common = np.bincount(place[final], minlength=len(numbers))
-    both = np.flatnonzero((common > 0) & (common < np.bincount(place, minlength=len(numbers))))
-    if stage.raw_source is not None or not len(both):
-        return found
+    met, new = (final, ~final) if stage.raw_source is None else (np.ones(len(final), bool),) * 2
+    common, others = (np.bincount(place[which], minlength=len(numbers)) for which in (met, new))
+    both = np.flatnonzero((common > 0) & (others > 0))
     found["crossing"] = numbers[both].tolist()
-    for name, which in (("met", final), ("new", ~final)):
+    for name, which in (("met", met), ("new", new)) if len(both) else ():
         rows = np.flatnonzero(which)  # ascending in (instrument, ts)
         owner = place[rows]
         first, last = np.searchsorted(owner, both, "left"), np.searchsorted(owner, both, "right") - 1
