@@ -289,9 +289,7 @@ def test_an_instrument_that_cannot_be_had_is_named_and_the_others_are_stored(des
     there = desk(at(EIGHTEENTH, 21), 'rules: [{api_id: ka10081, code: "000200", do: empty_page}]')
     report = there.run(collect.collect_daily)
     assert list(report.errors) == ["000200"]
-    with pytest.raises(
-        RunFailed, match=r"1 of 2 items failed; the others are stored. 000200: kiwoom ka10081 000200"
-    ):
+    with pytest.raises(RunFailed, match=r"1 of 2 items failed; the others are stored. 000200: kiwoom ka10081 000200"):
         report.check()
     assert there.ask("SELECT item, state FROM ops.run_items WHERE error IS NOT NULL") == [("000200", "failed")]
     assert len(there.bars("000100")) == 9
