@@ -57,6 +57,7 @@ def gaps_command(market: str, timeframe: str, codes: str) -> None:
 @edge
 def verify_command(market: str) -> None:
     """Judge the stored daily bars by rules: price limits, scales, volumes, the calendar. Nothing is changed."""
+    from chartinsight_lib.db.findings import listed
     from chartinsight_lib.quality.verify import verify
 
     settings = Settings.from_env()
@@ -64,14 +65,43 @@ def verify_command(market: str) -> None:
         with engine.connect() as conn:
             market = _chosen(conn, market)
         found = verify(engine, market, run_id=run_id, clock=settings.clock)
+        with engine.connect() as conn:
+            suspicious = listed(conn, market, most=SHOWN)
     counted = ", ".join(f"{count:,} {name}" for name, count in found.changes.items())
     click.echo(f"{found.bars:,} bars of {market}; findings: {counted}")
     if len(found.found):
-        suspicious = found.found[found.found["state"] == "open"]
-        click.echo(f"{found.table().to_string(index=False)}\n\nopen, with their reasons (all: api.findings):")
-        click.echo(suspicious.head(SHOWN).to_string(index=False))
+        click.echo(found.table().to_string(index=False))
+    if len(suspicious):
+        click.echo(f"\nopen, the newest first (all: api.findings):\n{suspicious.to_string(index=False)}")
     if len(found.calendar_days):
         click.echo(f"\ncalendar and bars do not agree:\n{found.calendar_days.head(SHOWN).to_string(index=False)}")
+
+
+@data.command("universe")
+@_market
+@click.option("--as-of", type=click.DateTime(["%Y-%m-%d"]), help="What was listed on this day.  [default: today]")
+@click.option("--to", type=click.Path(dir_okay=False, writable=True), help="Write every instrument here, as CSV.")
+@edge
+def universe_command(market: str, as_of: datetime | None, to: str | None) -> None:
+    """Say what was listed on a day, and what the zero filter leaves out of it, rule by rule with its reason."""
+    from chartinsight_lib.db.instruments import universe_as_of
+    from chartinsight_lib.domain import MARKETS
+    from chartinsight_lib.universe import apply_filter, funnel, load_rules
+
+    settings = Settings.from_env()
+    with _engine(settings) as engine, engine.connect() as conn:
+        market = _chosen(conn, market)
+        day = as_of.date() if as_of else settings.clock().astimezone(MARKETS[market].zone).date()
+        found = universe_as_of(conn, market, day)
+    rules = load_rules()
+    filtered = apply_filter(found, rules)
+    click.echo(f"{len(found):,} instruments of {market} on {day}; {int(filtered['target'].sum()):,} are targets.\n")
+    click.echo(funnel(filtered, rules).to_string(index=False))
+    if uncertain := int((~found["certain"]).sum()):
+        click.echo(f"\nof {uncertain:,} nothing but the listing is known so early; no rule leaves them out.")
+    if to:
+        filtered.to_csv(to)
+        click.echo(f"\nall {len(filtered):,} instruments: {to}")
 
 
 @data.command("repair")
@@ -108,11 +138,13 @@ def compare_command(source: str, market: str | None, codes: str, to: str | None,
     """Compare the held daily bars with another source's, instrument by instrument. Nothing is stored."""
     from chartinsight_lib.quality.compare import compare_with
     from chartinsight_lib.quality.comparison import summary
-    from chartinsight_lib.sources import LIVE, open_source
+    from chartinsight_lib.sources import open_source
 
     settings, wanted = Settings.from_env(), _split(codes)
     with _engine(settings) as engine:
-        asked = wanted if source in LIVE else []
+        # Files and the sample give all that they have; a service is asked for these alone.
+        kind = source.partition(":")[0]
+        asked = [] if kind in {"files", "sample"} else wanted
         other = open_source(source, settings, engine, market=market, codes=asked, **reading)
         found = compare_with(engine, other, clock=settings.clock, codes=wanted)
     click.echo(summary(found))

@@ -240,11 +240,15 @@ def keep_official_closes(stage: Stage) -> None:
 
 
 def upsert_staged(conn: Connection, stage: Stage, *, source: str, run_id: UUID, now: datetime) -> Changes:
-    """Store the bars: insert new ones, overwrite revised ones, leave equal ones alone.
+    """Store the bars: insert new ones, overwrite revised ones, leave equal ones alone. A traded value that is held stays where the
+    same bar comes without one: who does not tell takes nothing away.
 
     What a final bar said before it was revised is kept in live.revisions, as having stood until `now` (tz-aware).
     """
     found = stage.at >= 0
+    same = found & (stage.met("close") == stage.columns["close"]) & (stage.met("volume") == stage.columns["volume"])
+    untold = same & np.isnan(stage.columns["value"])
+    stage.columns["value"] = np.where(untold, stage.met("value"), stage.columns["value"])
     differs = np.zeros(len(found), dtype=bool)
     for name in (*NUMBERS, "flags"):
         ours, theirs = stage.columns[name], stage.met(name)

@@ -141,15 +141,6 @@ def upsert_gaps(
     )
 
 
-def add_quarantine(
-    conn: Connection, rows: pd.DataFrame, timeframe: str, *, market: str, source: str, item: str, run_id: UUID
-) -> Changes:
-    """Keep rows that break a rule, with their payload; one that is known already is left alone.
-
-    `rows`: code, ts (may be missing), rule, action, row (number in the item), payload (a JSON text); `item`: the portion
-    of the source, such as a file.
-    """
-    rows = rows.assign(payload=rows["payload"].map(_jsonb))
 def drop_unfinished(conn: Connection, timeframe: str, ids: Sequence[int]) -> int:
     """Drop provisional bars of days that turned out to be gaps: what was forming then never became a bar. Returns how many."""
     return conn.execute(
@@ -164,6 +155,15 @@ def drop_unfinished(conn: Connection, timeframe: str, ids: Sequence[int]) -> int
     ).rowcount
 
 
+def add_quarantine(
+    conn: Connection, rows: pd.DataFrame, timeframe: str, *, market: str, source: str, item: str, run_id: UUID
+) -> Changes:
+    """Keep rows that break a rule, with their payload; one that is known already is left alone.
+
+    `rows`: code, ts (may be missing), rule, action, row (number in the item), payload (a JSON text); `item`: the portion
+    of the source, such as a file.
+    """
+    rows = rows.assign(payload=rows["payload"].map(_jsonb))
     return upsert_rows(
         conn,
         """

@@ -125,7 +125,7 @@ _Found = tuple[NDArray[np.int8], NDArray[np.datetime64], pd.DataFrame, dict[str,
 def _find_daily(conn: Connection, known: Calendar, market: str, instruments: pd.DataFrame, now: datetime) -> _Found:
     days = known.days(known.first, known.last_ended(now))
     held = held_days(conn, instruments, days, "1d")
-    final_column, known_column = held.final.any(axis=0), held.known().any(axis=0)
+    known_column = held.known().any(axis=0)
     market_first = int(known_column.argmax()) if known_column.any() else len(days)
     first = states.begins(
         held,
@@ -133,9 +133,12 @@ def _find_daily(conn: Connection, known: Calendar, market: str, instruments: pd.
         listed=_columns(instruments["listed_on"], days, side="left"),
         market_first=market_first,
     )
-    newest_final = int(np.flatnonzero(final_column)[-1]) if final_column.any() else -1
+    # What does not grow is expected to reach as far as the newest day that the same source told of, and no further.
+    ends = (
+        pd.Series(states.last_true(held.final), index=instruments.index).groupby(instruments["source"]).transform("max")
+    )
     grown = instruments["source"].map(grows).to_numpy(dtype=bool)
-    last = np.where(grown, len(days) - 1, newest_final)
+    last = np.where(grown, len(days) - 1, ends.to_numpy())
     delisted = _columns(instruments["delisted_on"], days, side="left") - 1  # on that day it is traded no more
     last = np.where(instruments["delisted_on"].notna().to_numpy(), np.minimum(last, delisted), last)
     asked = _asked(instruments["asked_until"], known, len(days))

@@ -488,6 +488,8 @@ def test_the_commands_say_what_is_missing_ask_for_it_and_say_what_came(chartinsi
     assert holes(loader) == []
     code, said = chartinsight("verify")
     assert (code, "22 bars of KRX; findings: 0 new" in said) == (0, True)
+    code, said = chartinsight("universe", "--as-of", "2024-08-05")
+    assert (code, "2 instruments of KRX on 2024-08-05" in said) == (0, True), said
     code, said = chartinsight(
         "compare", "--with", f"files:{whole}", "--last-day", "final", "--to", str(tmp_path / "out.csv")
     )

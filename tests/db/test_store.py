@@ -121,11 +121,20 @@ def test_a_value_that_the_source_lacks_is_stored_as_null_and_read_as_nan(listed)
     np.testing.assert_array_equal(candles(listed, number)["value"], [math.nan, 12_345.0])
 
 
-@pytest.mark.parametrize(("before", "after"), [(math.nan, 5.0), (5.0, math.nan), (5.0, 0.0), (math.nan, 0.0)])
-def test_a_value_that_comes_or_goes_is_a_change(listed, before, after):
+@pytest.mark.parametrize(("before", "after"), [(math.nan, 5.0), (5.0, 0.0), (math.nan, 0.0)])
+def test_a_value_that_comes_is_a_change(listed, before, after):
     load(listed, frame(bar("005930", "2024-08-05", 100, value=before)))
     assert load(listed, frame(bar("005930", "2024-08-05", 100, value=after))) == Changes(updated=1)
-    assert [row[2] for row in held(listed).values()] == [None if math.isnan(after) else after]
+    assert [row[2] for row in held(listed).values()] == [after]
+
+
+def test_who_does_not_tell_the_value_of_the_same_bar_takes_none_away(listed):
+    load(listed, frame(bar("005930", "2024-08-05", 100, value=5.0)))
+    assert load(listed, frame(bar("005930", "2024-08-05", 100))) == Changes(unchanged=1)
+    assert [row[2] for row in held(listed).values()] == [5.0]
+    # Of another bar it would be the wrong one.
+    assert load(listed, frame(bar("005930", "2024-08-05", 101))) == Changes(updated=1)
+    assert [row[2] for row in held(listed).values()] == [None]
 
 
 def test_no_bars_are_no_change(listed):

@@ -91,7 +91,7 @@ def names_used(tree: ast.Module) -> set[str]:
     )
 
 
-PURE = {"analysis", "timeframes", "factors", "base_prices", "basis", "states"} | {
+PURE = {"analysis", "timeframes", "factors", "base_prices", "basis", "ratios", "states"} | {
     room(name) for name in modules() if name.startswith(("chart", "normalise"))
 }
 
