@@ -109,13 +109,15 @@ def join(
         replaces: the incoming prices are as they were traded, for ever: where both agree, they take the place of what is held.
         one_basis: it is known that both sides have one basis, such as two files of one load.
     """
+    among = (
+        {ex for ex in found if len(arriving) and arriving[0] < np.datetime64(ex) <= arriving[-1]} if replaces else set()
+    )
     if not len(arriving) or not len(held.days):
-        return _whole(arriving, incoming)
+        return _whole(arriving, incoming, sorted(among))
     common, mine, its = np.intersect1d(held.days, incoming.days, assume_unique=True, return_indices=True)
     if not len(common):
         if one_basis:
-            return _whole(arriving, incoming)
-        among = {ex for ex in found if arriving[0] < np.datetime64(ex) <= arriving[-1]} if replaces else ()
+            return _whole(arriving, incoming, sorted(among))
         return _apart(held, incoming, arriving, sorted(among))
 
     old, new = held.close[mine], incoming.close[its]
@@ -336,8 +338,8 @@ def _fill(
     return seams
 
 
-def _whole(arriving: Days, incoming: Telling) -> Joined:
-    return Joined(Verdict.SAME, np.ones(len(arriving), dtype=bool), [], [], set(incoming.factors))
+def _whole(arriving: Days, incoming: Telling, dropped: list[date]) -> Joined:
+    return Joined(Verdict.SAME, np.ones(len(arriving), dtype=bool), [], dropped, set(incoming.factors))
 
 
 def _apart(held: Telling, incoming: Telling, arriving: Days, dropped: list[date]) -> Joined:

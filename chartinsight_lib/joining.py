@@ -150,7 +150,7 @@ def _held(conn: Connection, ids: list[int], but_of: str | None) -> dict[int, _Ba
     bars = store.final_closes(conn, ids, DAILY, but_of=but_of)
     days = (EPOCH + bars["ts"].astype("timedelta64[us]")).astype("datetime64[D]")
     numbers, first = np.unique(bars["instrument_id"], return_index=True)
-    parts = [slice(start, stop) for start, stop in zip(first, [*first[1:], len(days)], strict=True)]
+    parts = [slice(start, stop) for start, stop in zip(first, [*first, len(days)][1:], strict=True)]
     volume = bars["volume"].astype("float64")
     return {
         int(number): (days[part], bars["close"][part], volume[part])

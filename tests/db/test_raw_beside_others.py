@@ -102,3 +102,26 @@ def test_raw_prices_far_from_those_of_others_are_set_apart_once_and_go_on_from_t
         load(loader, Raw(rows(dict.fromkeys(range(11, newest), 500.0)), noon(newest), name="raw"))
         assert factors(loader) == [(11, "unknown", 1.0)]
         assert read(loader) == dict.fromkeys(range(11, newest), 500.0)
+
+
+def test_a_seam_between_two_tellings_goes_when_raw_prices_have_taken_the_place_of_both(loader):
+    """Increments of raw prices meet a seam that was found while others' bars stood there."""
+    halves = {**dict.fromkeys(range(4), 1000.0), **dict.fromkeys(range(4, 8), 1010.0)}
+    load(loader, Adjusted(rows({at: halves[at] for at in range(4)}), noon(4), name="one"))
+    load(loader, Adjusted(rows({at: halves[at] for at in range(4, 8)}), noon(8), name="other"))
+    assert factors(loader) == [(4, "assumed", 1.0)]
+    raw = {at: price + 5 for at, price in halves.items()}
+    for newest in (8, 10):
+        source = Raw(rows({**raw, **dict.fromkeys(range(8, newest), 1015.0)}), noon(newest), name="raw")
+        load(loader, source)
+        assert factors(loader) == []
+    with loader.begin() as conn:  # as it stood where raw prices had come before this was seen to
+        conn.execute(
+            text("""
+                INSERT INTO live.factors (instrument_id, ex_date, source, price_factor, volume_factor, kind, detected_at, run_id)
+                SELECT id, :day, 'other', 1, 1, 'assumed', :now, run_id FROM live.instruments
+            """),
+            {"day": DAYS[8], "now": noon(9)},
+        )
+    load(loader, Raw(rows({**raw, **dict.fromkeys(range(8, 12), 1015.0)}), noon(12), name="raw"))
+    assert factors(loader) == []
