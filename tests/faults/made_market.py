@@ -69,8 +69,11 @@ def stock(seed: int, code: str) -> Stock:
     odd = {
         name: frozenset(np.flatnonzero(chance.random(count) < 0.08).tolist()) for name in ("halted", "sleepy", "bad")
     }
-    odd["bad"] -= odd["halted"]
     events = set(chance.choice(np.arange(2, count), size=int(chance.choice([0, 1, 1, 2])), replace=False).tolist())
+    for event in events:  # as in Korea, where trading often stops for an event
+        if chance.random() < 0.4:
+            odd["halted"] |= set(range(event - int(chance.integers(0, 2)), event + int(chance.integers(0, 3))))
+    odd["bad"] -= odd["halted"]
     factors: dict[int, float] = {}
     whole, partial = np.zeros((count, 5)), np.zeros((count, 5))
     close = float(chance.integers(100, 900) * 100)

@@ -53,13 +53,13 @@ def actions(*who: str) -> st.SearchStrategy[Action]:
     return st.builds(
         Action,
         who=st.sampled_from(who),
-        later=st.one_of(st.integers(0, 5), st.integers(0, 30)),
+        later=st.sampled_from([0, 1, 2, 3, 5, 8, 12, 16, 20]),
         skew=st.sampled_from([0, 0, -5, 5]),
         again=st.integers(0, 4).map(lambda chance: chance == 4),
         codes=st.sampled_from([CODES, CODES, CODES[:1], CODES[1:]]),
         first=st.sampled_from([0, 0, 0, 3, 6]),
         pieces=st.integers(1, 3),
-        fault=st.none() | faults,
+        fault=st.one_of(st.none(), st.none(), faults),
         inside=st.sampled_from(["", "", "", *who]),
     )
 
@@ -68,7 +68,7 @@ def stories(*who: str) -> st.SearchStrategy[Story]:
     return st.builds(
         Story,
         st.integers(0, SEEDS - 1),
-        st.lists(actions(*who), min_size=1, max_size=3).map(tuple),
+        st.one_of(*(st.tuples(*[actions(*who)] * length) for length in (1, 2, 3, 3))),
         st.sampled_from(ENDS),
     )
 
@@ -137,12 +137,13 @@ def test_a_source_that_restates_its_past_ends_in_the_prices_of_one_clean_collect
 
 
 @runs(0.3)
-@given(story=stories("raw", "quotes", "adjusting", "files"))
+@given(story=stories("raw", "quotes", "adjusting", "adjusting", "files"))
 def test_several_sources_of_one_market_end_in_the_tables_of_one_clean_collection_of_raw_prices(world, story):
     clean = world.told(story, "raw")
     found = world.finished(story, Action("raw", again=True))
     assert found.candles == clean.candles
-    assert found.gaps == clean.gaps
+    # What another source explained in the morning, and nobody knows better, it has to take back itself.
+    assert [row for row in found.gaps if DAYS.index(row[1]) not in stock(story.seed, row[0]).bad] == clean.gaps
     assert found.factors == clean.factors
     assert found.read == clean.read
     mine = [row for row in found.quarantine if row[0] == "raw"]
