@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,17 @@ def loader(database: Database) -> Iterator[Engine]:
     engine = database.engine(Role.LOADER)
     yield engine
     engine.dispose()
+    _truncate(database)
+
+
+@pytest.fixture
+def empty(database: Database) -> Callable[[], None]:
+    """Empties the tables in the midst of a test, as if the database were a new one."""
+    return lambda: _truncate(database)
+
+
+def _truncate(database: Database) -> None:
+    """Empty all tables but the one that tells the database from others."""
     owner = database.engine(Role.OWNER)
     with owner.begin() as connection:
         tables = connection.exec_driver_sql(

@@ -1,7 +1,6 @@
 """Bars into files and back: what is written, what it is said to be, and that imported again it is the same."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from chartinsight_lib.clients import open_source
 from chartinsight_lib.clients.base import Source
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.collect import collect_daily
-from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError, NotFound, SchemaError
 from chartinsight_lib.export import Exported, export
@@ -69,23 +67,6 @@ def act(engine: Engine, code: str, ex_date: date, kind: str, price: float, volum
             """),
             {"code": code, "ex_date": ex_date, "kind": kind, "price": price, "volume": volume, "now": CLOCK()},
         )
-
-
-@pytest.fixture
-def empty(database: Database) -> Callable[[], None]:
-    """Empties the tables, as if the database were a new one."""
-
-    def empty() -> None:
-        owner = database.engine(Role.OWNER)
-        with owner.begin() as conn:
-            names = conn.exec_driver_sql(
-                "SELECT string_agg(format('%%I.%%I', schemaname, tablename), ', ') FROM pg_tables "
-                "WHERE schemaname IN ('live', 'ops', 'radar')"
-            ).scalar_one()
-            conn.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
-        owner.dispose()
-
-    return empty
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_a_source_that_cannot_be_opened_says_what_to_do(spec, settings, says):
 def test_a_live_source_has_its_own_market_and_a_file_has_no_single_codes():
     with pytest.raises(ConfigError, match=r"it has its own market \(KRX\)"):
         open_source("kiwoom", told("https://api.kiwoom.com"), market="US")
-    with pytest.raises(ConfigError, match="single codes can be asked of kiwoom and simulated alone"):
+    with pytest.raises(ConfigError, match="single codes cannot be asked of it"):
         open_source("sample", told("https://api.kiwoom.com"), codes=["005930"])
 
 
