@@ -177,8 +177,9 @@ def test_up_killed_at_any_moment_leaves_nothing_and_the_next_one_puts_it_right(u
     assert {code: (bars, days) for code, bars, days in stored} == {code: (n, n) for code, n in SAMPLE.items()}
     assert up.query("SELECT count(*) FROM live.candles") == [(12_154,)]
     runs = up.query("SELECT job, state, finished_at, output_path, error FROM ops.runs ORDER BY started_at")
-    assert [(run.job, run.state) for run in runs[-3:]] == [
-        ("sync_instruments", "succeeded"), ("collect_daily", "succeeded"), ("scan_radar", "succeeded"),
+    assert [(run.job, run.state) for run in runs[-4:]] == [
+        ("sync_instruments", "succeeded"), ("collect_daily", "succeeded"), ("repair_gaps", "succeeded"),
+        ("scan_radar", "succeeded"),
     ]  # fmt: skip
     cut_off = [run for run in runs if run.state != "succeeded"]
     assert len(cut_off) <= 5
