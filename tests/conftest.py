@@ -81,9 +81,9 @@ def loader(database: Database) -> Iterator[Engine]:
     _truncate(database)
 
 
-@pytest.fixture
-def empty(database: Database) -> Callable[[], None]:
-    """Empties the tables in the midst of a test, as if the database were a new one."""
+@pytest.fixture(scope="session")
+def emptied(database: Database) -> Callable[[], None]:
+    """Empties the tables, as if the database were a new one."""
     return lambda: _truncate(database)
 
 

@@ -85,10 +85,10 @@ def write(engine: Engine, to: Path, **options: Any) -> Exported:
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
-def test_raw_bars_that_are_imported_again_are_the_same_bars(stored, empty, tmp_path, ending):
+def test_raw_bars_that_are_imported_again_are_the_same_bars(stored, emptied, tmp_path, ending):
     before = held(stored)
     write(stored, tmp_path / f"all.{ending}")
-    empty()
+    emptied()
     load(stored, open_source(f"files:{tmp_path / f'all.{ending}'}"))
     assert held(stored) == before
     assert [row[-1] for row in before["bars"]] == [0, 0, 0, 0, 4, 1], (
@@ -111,8 +111,8 @@ prices = st.integers(10_000, 90_000)
     ending=st.sampled_from(["parquet", "csv"]),
 )
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bars_come_back_as_they_were(loader, empty, tmp_path, days, cents, ending):
-    empty()
+def test_any_bars_come_back_as_they_were(loader, emptied, tmp_path, days, cents, ending):
+    emptied()
     lines = ["code,date,open,high,low,close,volume,value"]
     for number, (first, second, third, fourth, volume, value) in enumerate(days):
         low, *between, high = sorted((first, second, third, fourth))
@@ -126,7 +126,7 @@ def test_any_bars_come_back_as_they_were(loader, empty, tmp_path, days, cents, e
     if not before["bars"]:
         return
     write(loader, tmp_path / f"out.{ending}", force=True)
-    empty()
+    emptied()
     load(loader, open_source(f"files:{tmp_path / f'out.{ending}'}"))
     assert held(loader) == before
 
@@ -222,7 +222,7 @@ def test_in_the_columns_of_others_no_bar_is_unfinished(stored, tmp_path):
     assert (done.manifest.final_only, done.manifest.provisional, done.manifest.rows) == (True, 0, 5)
 
 
-def test_simulated_prices_are_marked_in_every_style_and_stay_so_when_imported(stored, empty, tmp_path):
+def test_simulated_prices_are_marked_in_every_style_and_stay_so_when_imported(stored, emptied, tmp_path):
     with stored.begin() as conn:
         conn.execute(text("UPDATE live.candles SET source = 'simulated (seed 7)'"))
         conn.execute(text("UPDATE live.instruments SET market = 'SIM'"))
@@ -251,11 +251,11 @@ def test_a_file_that_was_changed_after_its_export_is_refused(stored, tmp_path):
     assert len(open_source(f"files:{tmp_path / 'all.csv'}").instruments()) == 2
 
 
-def test_a_folder_that_was_exported_goes_in_again_with_its_dividends(stored, empty, tmp_path):
+def test_a_folder_that_was_exported_goes_in_again_with_its_dividends(stored, emptied, tmp_path):
     write(stored, tmp_path / "all", style="yfinance", codes=["005930"])
     source = open_source(f"files:{tmp_path / 'all'}")
     assert source.provisional_from(date(2030, 1, 1)) is None, "no bar of it is unfinished, says its manifest"
-    empty()
+    emptied()
     load(stored, source)
     with stored.connect() as conn:
         closes = [row.close for row in conn.execute(text("SELECT close FROM api.candles_raw ORDER BY ts"))]

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interleaving import AT_A_BATCH, AT_A_STEP, Action, Fault, Story, World
-from made_market import CODES, DAYS, EVENING, MOMENTS, MORNING, RawVendor, Tables, empty, known, stock
-from sqlalchemy import event, text
+from made_market import CODES, DAYS, EVENING, MOMENTS, MORNING, RawVendor, Tables, known, stock
+from sqlalchemy import event
 from steps import IN_A_TRANSACTION
 
 from chartinsight_lib import ledger
@@ -74,7 +74,7 @@ def stories(*who: str) -> st.SearchStrategy[Story]:
 
 
 @pytest.fixture(scope="module")
-def world(database: Database) -> Iterator[World]:
+def world(database: Database, emptied: Callable[[], None]) -> Iterator[World]:
     engine = database.engine(Role.LOADER)
 
     @event.listens_for(engine, "connect")
@@ -90,11 +90,8 @@ def world(database: Database) -> Iterator[World]:
     yield found
     met = ", ".join(f"{name} {count}" for name, count in (found.stories + found.met).most_common())
     print(f"\n{found.stories.total()} stories: {met}")  # noqa: T201 - for `pytest -s`
-    empty(engine)
-    with engine.begin() as conn:
-        for table in ("instruments", "instrument_history"):
-            conn.execute(text(f"DELETE FROM live.{table}"))
     engine.dispose()
+    emptied()
 
 
 def runs(share: float) -> Callable[[Any], Any]:

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def difference(states: list[State], left: State) -> str:
 
 
 @pytest.fixture(scope="module")
-def kept(database: Database) -> Iterator[Kept]:
+def kept(database: Database, emptied: Callable[[], None]) -> Iterator[Kept]:
     # The server that forks has everything imported, and no connection; a process is there in a moment.
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(
@@ -126,8 +126,8 @@ def kept(database: Database) -> Iterator[Kept]:
     found = Kept(engine, database.urls[Role.LOADER].render_as_string(hide_password=False), processes)
     yield found
     print(f"\nkilled {found.ended.total()} times: {dict(sorted(found.ended.items()))}")  # noqa: T201 - for `pytest -s`
-    prepare(engine)
     engine.dispose()
+    emptied()
 
 
 @pytest.mark.parametrize("step", STEPS)
