@@ -82,7 +82,7 @@ def kill_me() -> None:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that was committed: the tables, and what the newest run says it did."""
+    """Everything that was committed: the tables, and what the runs say they did."""
 
     tables: Tables
     instruments: list[tuple[Any, ...]]
@@ -97,7 +97,7 @@ def state(engine: Engine) -> State:
         "cursors": "SELECT code, c.source, asked_from, asked_until FROM ops.cursors AS c "
         "JOIN live.instruments ON id = instrument_id ORDER BY 1, 2",
         "items": "SELECT item, i.state, i.rows::text, i.error FROM ops.run_items AS i JOIN ops.runs AS r USING (run_id) "
-        "WHERE job = 'killed' AND r.state <> 'succeeded' ORDER BY 1",
+        "WHERE job = 'killed' ORDER BY started_at, 1",
     }
     with engine.connect() as conn:
         found = {name: [tuple(row) for row in conn.exec_driver_sql(query)] for name, query in queries.items()}
