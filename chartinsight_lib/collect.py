@@ -19,7 +19,7 @@ from chartinsight_lib.clock import Clock
 from chartinsight_lib.db import factors as chains
 from chartinsight_lib.db import query, stage, store
 from chartinsight_lib.db.instruments import instrument_ids
-from chartinsight_lib.db.rows import REFUSALS
+from chartinsight_lib.db.rows import REFUSALS, refusal
 from chartinsight_lib.domain import COLLECTED, FACTOR, MARKETS, Flag
 from chartinsight_lib.errors import ChartInsightError, ConfigError, Fenced, RunFailed, SchemaError
 from chartinsight_lib.factors import learn_factors
@@ -171,10 +171,7 @@ def _collect(
         except Fenced:
             raise
         except (ChartInsightError, *REFUSALS) as error:
-            # What the driver says may hold the rows themselves.
-            reason = (
-                str(error) if isinstance(error, ChartInsightError) else f"the database refused it ({_kind(error)})."
-            )
+            reason = str(error) if isinstance(error, ChartInsightError) else refusal(error)
             report.errors[batch.name] = reason
             with engine.begin() as conn:
                 ledger.fence(conn, load.run_id)
@@ -192,10 +189,6 @@ def _live(source: Source) -> LiveSource:
     if not isinstance(source, LiveSource):
         raise ConfigError(f"source {source.name!r}: it knows no running day. Choose kiwoom or simulated.")
     return source
-
-
-def _kind(error: Exception) -> str:
-    return type(getattr(error, "orig", None) or error).__name__
 
 
 def _first_unfinished(now: datetime) -> datetime:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from chartinsight_lib import ledger
 from chartinsight_lib import normalise_dart as normalise
@@ -25,6 +24,7 @@ from chartinsight_lib.clock import Clock
 from chartinsight_lib.collect import Report
 from chartinsight_lib.db import financials as db
 from chartinsight_lib.db.pace import SharedAllowance, SharedSlots
+from chartinsight_lib.db.rows import REFUSALS, refusal
 from chartinsight_lib.domain import KST
 from chartinsight_lib.errors import (
     AuthFailed,
@@ -182,7 +182,7 @@ class _Run:
             try:
                 self._company(corp_code, since, today)
                 failed_in_a_row = 0
-            except (ChartInsightError, SQLAlchemyError) as error:
+            except (ChartInsightError, *REFUSALS) as error:
                 if isinstance(error, AuthFailed | Fenced) or _used_up(error):
                     raise
                 failed_in_a_row = failed_in_a_row + 1 if isinstance(error, Unavailable) else 0
@@ -205,9 +205,8 @@ class _Run:
             stopped = error  # what came before it is kept
         try:
             rows, wrong = self._store(corp_code, filings, asked)
-        except SQLAlchemyError as error:
-            reason = f"the database refused it ({type(getattr(error, 'orig', None) or error).__name__})."
-            self.record(item, {}, error=reason)
+        except REFUSALS as error:
+            self.record(item, {}, error=refusal(error))
             raise
         # Where the allowance ended, the rest of it comes tomorrow.
         self.record(item, rows, error=str(stopped) if stopped and not _used_up(stopped) else wrong)

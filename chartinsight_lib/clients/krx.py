@@ -83,8 +83,7 @@ class KrxSource:
 
     def provisional_from(self, today: date) -> date | None:
         """Return the first date up to `today` that may still change: until an hour after its end a day is unfinished."""
-        first = unfinished_from(self.market, self._clock())
-        return first if first <= today else None
+        return unfinished_from(self.market, today, self._clock())
 
     def daily(self, held: Mapping[str, date] = NOTHING_HELD) -> Iterator[Batch]:
         """Yield daily bars, 25 instruments a batch, from `held` with an overlap, or the whole history.

@@ -66,9 +66,11 @@ def in_turn(codes: Iterable[str], fetch: Callable[[str], Fetched], *, together: 
         yield _batch(part)
 
 
-def unfinished_from(market: str, asked_at: datetime) -> date:
-    """Return the first date whose bars may still change, as a source knew them at `asked_at` (tz-aware)."""
-    return calendar(market).last_ended(asked_at - SETTLED) + timedelta(days=1)
+def unfinished_from(market: str, today: date, asked_at: datetime) -> date | None:
+    """Return the first date up to `today` whose bars may still change, as a source knew them at `asked_at` (tz-aware); None: all
+    are final."""
+    first = calendar(market).last_ended(asked_at - SETTLED) + timedelta(days=1)
+    return first if first <= today else None
 
 
 def _batch(part: Sequence[tuple[str, Fetched | str]]) -> Batch:

@@ -18,6 +18,11 @@ REFUSALS = (SQLAlchemyError, DriverError)
 """What the database raises when it refuses something or cannot be reached: the driver's own where its cursor was used."""
 
 
+def refusal(error: Exception) -> str:
+    """Say that the database refused something, by the name of the error alone: what the driver says may hold the rows."""
+    return f"the database refused it ({type(getattr(error, 'orig', None) or error).__name__})."
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What an upsert did with the rows it was given."""
