@@ -1,36 +1,76 @@
-"""Reads `pipelines/jobs.yaml`, the one list of jobs."""
+"""Reads `pipelines/jobs.yaml`, the one list of jobs: which notebook, when, how long, after which others, and what if it fails.
+
+A wrong entry is refused with its line. The same list is run by `up` and `scheduler` on one machine, and by Airflow on many.
+"""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chartinsight_lib.errors import ConfigError, NotFound
+from chartinsight_lib.schedule import Schedule, parse_schedule
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # a job's name is a folder's name under runs/
-FIELDS = ("notebook", "timeout_s")
-MAY_HAVE = ("live", "on_request")
+POOL = "kiwoom_api_pool"
+"""The pool of the jobs that ask a broker; so it is called in Airflow, too."""
+
+CatchUp = Literal["latest", "all", "skip"]
+After = Literal["succeeded", "ended"]
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A notebook that is run by name. `notebook` is absolute; `timeout_s` bounds the whole run, seconds; a `live` one needs a
-    source that knows the running day; one `on_request` is run by its name alone, because it needs a key that not everybody has."""
+    """A notebook that is run by name.
+
+    `notebook` is absolute. `parameters` are set on every run, beside what a run brings along. Limits: `timeout_s` bounds the
+    whole run, `cell_timeout_s` one cell (None: the run's), `start_timeout_s` the kernel's start, `memory_mb` what the run's
+    processes hold together. A run that failed for a reason that may pass is tried `retries` times again, first after
+    `retry_after_s`, then twice as long after each.
+
+    `catch_up` says what becomes of slots that passed while nothing ran: `latest`, one run stands for all of them; `all`, each
+    has its run, with the slot's day as `as_of`; `skip`, they are skipped and said to be. `after` names jobs whose slot of the
+    same day must have succeeded, or ended, before. `needs` names settings without which a slot is skipped.
+    A `live` job needs a source that knows the running day; one `on_request` is never part of `up --once`.
+    """
 
     name: str
     notebook: Path
     timeout_s: int
     live: bool = False
     on_request: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    pool: str | None = None
+    cell_timeout_s: int | None = None
+    start_timeout_s: int = 180
+    memory_mb: int = 4096
+    retries: int = 0
+    retry_after_s: int = 60
+    catch_up: CatchUp = "latest"
+    after: Mapping[str, After] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
-def read_jobs(project: Path) -> dict[str, Job]:
-    """Return the jobs by name, in the order of the file. Raises ConfigError, naming file and entry."""
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """What the file says: the jobs by name in its order, and how many runs of a pool may be under way at a time."""
+
+    jobs: Mapping[str, Job]
+    pools: Mapping[str, int]
+
+
+def read_list(project: Path) -> JobList:
+    """Return the jobs and pools of a checkout. Raises ConfigError, naming file, line and entry."""
     path = project / "pipelines" / "jobs.yaml"
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+        root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
     except FileNotFoundError as error:
         raise ConfigError(
             f"jobs: {path} does not exist. Run from the checkout, or set CHARTINSIGHT_PROJECT to it."
@@ -39,10 +79,23 @@ def read_jobs(project: Path) -> dict[str, Job]:
         raise ConfigError(f"jobs: {path} cannot be read ({error}). Expected a text file in UTF-8.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"jobs: {path} is not YAML: {' '.join(str(error).split())}.") from error
-    listed = content.get("jobs") if isinstance(content, dict) else None
-    if not isinstance(listed, dict) or not listed:
+    for line, what in _twice(root):
+        raise ConfigError(f"jobs: {path}:{line}: {what!r} stands twice.")
+    content = yaml.SafeLoader.construct_document(yaml.SafeLoader(""), root) if root is not None else None
+    if not isinstance(content, dict) or not isinstance(content.get("jobs"), dict) or not content["jobs"]:
         raise ConfigError(f"jobs: {path} lists no jobs. Expected jobs: NAME: {{notebook: …, timeout_s: …}}.")
-    return {name: _job(path, project, name, entry) for name, entry in listed.items()}
+    try:
+        read = _File.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_said(path, root, error)) from None
+    jobs = {name: _job(path, project, root, name, entry, read) for name, entry in read.jobs.items()}
+    _check_order(path, root, jobs)
+    return JobList(jobs, dict(read.pools))
+
+
+def read_jobs(project: Path) -> dict[str, Job]:
+    """Return the jobs by name, in the order of the file. Raises ConfigError, naming file, line and entry."""
+    return dict(read_list(project).jobs)
 
 
 def find_job(project: Path, name: str) -> Job:
@@ -53,32 +106,110 @@ def find_job(project: Path, name: str) -> Job:
     return jobs[name]
 
 
-def _job(path: Path, project: Path, name: Any, entry: Any) -> Job:
-    def wrong(what: str) -> ConfigError:
-        return ConfigError(f"jobs: {path}: {name}: {what}")
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise wrong("a job's name is made of a to z, 0 to 9 and _, a letter first.")
-    if not isinstance(entry, dict) or not set(FIELDS) <= entry.keys() <= {*FIELDS, *MAY_HAVE}:
-        found = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)
-        raise wrong(f"expected {' and '.join(FIELDS)}, and perhaps {', '.join(MAY_HAVE)}; found {found or 'nothing'}.")
-    timeout_s = entry["timeout_s"]
-    if not isinstance(timeout_s, int) or isinstance(timeout_s, bool) or timeout_s < 1:
-        raise wrong(f"timeout_s must be a whole number of seconds, 1 or more, and {timeout_s!r} is not.")
-    for switch in MAY_HAVE:
-        if not isinstance(value := entry.get(switch, False), bool):
-            raise wrong(f"{switch} must be true or false, and {value!r} is neither.")
-    notebook = project / str(entry["notebook"])
+
+Seconds = Annotated[int, Field(ge=1)]
+JobName = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+
+
+class _Entry(_Strict):
+    notebook: str
+    timeout_s: Seconds
+    live: bool = False
+    on_request: bool = False
+    parameters: dict[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")], Any] = Field(default_factory=dict)
+    schedule: Schedule | None = None
+    pool: str | None = None
+    cell_timeout_s: Seconds | None = None
+    start_timeout_s: Seconds = 180
+    memory_mb: Annotated[int, Field(ge=128)] = 4096
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    retry_after_s: Seconds = 60
+    catch_up: CatchUp = "latest"
+    after: dict[str, After] = Field(default_factory=dict)
+    needs: list[str] = Field(default_factory=list)
+
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _schedule(cls, told: Any) -> Schedule | None:
+        return None if told is None else parse_schedule(told)
+
+
+class _File(_Strict):
+    jobs: dict[JobName, _Entry]
+    pools: dict[JobName, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+
+
+def _job(path: Path, project: Path, root: yaml.Node, name: str, entry: _Entry, read: _File) -> Job:
+    notebook = project / entry.notebook
     if notebook.suffix != ".ipynb" or not notebook.is_file():
-        raise wrong(f"notebook {notebook} does not exist. Expected an .ipynb file, its path as seen from {project}.")
-    return Job(name, notebook, timeout_s, **{switch: entry.get(switch, False) for switch in MAY_HAVE})
+        raise ConfigError(
+            f"jobs: {path}:{_line(root, ('jobs', name, 'notebook'))}: {name}: notebook {notebook} does not exist. Expected an "
+            f".ipynb file, its path as seen from {project}."
+        )
+    if entry.pool is not None and entry.pool not in read.pools:
+        raise ConfigError(
+            f"jobs: {path}:{_line(root, ('jobs', name, 'pool'))}: {name}: there is no pool {entry.pool!r}. "
+            f"Known are {', '.join(read.pools) or 'none'}; list it under pools: with how many runs it allows at a time."
+        )
+    told = {key: getattr(entry, key) for key in type(entry).model_fields if key not in {"notebook", "needs"}}
+    return Job(name=name, notebook=notebook, needs=tuple(entry.needs), **told)
 
 
-class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """Refuses a key that stands twice, where YAML would silently take the last."""
+def _check_order(path: Path, root: yaml.Node, jobs: Mapping[str, Job]) -> None:
+    """A job comes after those it waits for: so nothing waits in a circle, and one pass through the file runs all."""
+    seen: set[str] = set()
+    for name, job in jobs.items():
+        for other in job.after:
+            if other not in seen:
+                why = "stands below it" if other in jobs and other != name else "is no other job of the list"
+                raise ConfigError(
+                    f"jobs: {path}:{_line(root, ('jobs', name, 'after'))}: {name}: it is to run after {other!r}, which {why}. "
+                    "Name jobs that stand above it."
+                )
+        seen.add(name)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)
-        return dict(super().construct_mapping(node, deep=deep))
+
+def _said(path: Path, root: yaml.Node, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = tuple(part for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        owner = _Entry if len(place) == 3 and place[0] == "jobs" else _File
+        what = f"is not known here. Known are {', '.join(owner.model_fields)}"
+    elif first["type"] == "missing":
+        what = "is missing"
+    elif first["type"] == "string_pattern_mismatch":
+        what = "is no name: use a to z, 0 to 9 and _, a letter first"
+    else:
+        what = f"{first['msg'].removeprefix('Value error, ')}; found {first['input']!r}"
+    return f"jobs: {path}:{_line(root, place)}: {'.'.join(map(str, place))}: {what.rstrip('.')}."
+
+
+def _line(root: yaml.Node, place: tuple[Any, ...]) -> int:
+    """Return the line, from 1, of what stands at a place; of what is around it where it is not there."""
+    node, line = root, root.start_mark.line
+    for part in place:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = [(key, value) for key, value in pairs if key.value == str(part)]
+        if not found:
+            break
+        line, node = found[0][0].start_mark.line, found[0][1]
+    return int(line) + 1
+
+
+def _twice(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """Yield keys that stand twice in one mapping, where YAML would silently take the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.start_mark.line + 1, key.value
+            seen.add(key.value)
+            yield from _twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _twice(value)
