@@ -20,7 +20,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")  # a job's name is a folder's name under r
 POOL = "kiwoom_api_pool"
 """The pool of the jobs that ask a broker; so it is called in Airflow, too."""
 
-CatchUp = Literal["latest", "all", "skip"]
+CatchUp = Literal["latest", "all"]
 After = Literal["succeeded", "ended"]
 NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -35,8 +35,8 @@ class Job:
     `retry_after_s`, then twice as long after each.
 
     `catch_up` says what becomes of slots that passed while nothing ran: `latest`, one run stands for all of them; `all`, each
-    has its run, with the slot's day as `as_of`; `skip`, they are skipped and said to be. `after` names jobs whose slot of the
-    same day must have succeeded, or ended, before. `needs` names settings without which a slot is skipped.
+    has its run. A slot of which more than `within_min` minutes have passed is left out, and said to be. `after` names jobs
+    whose slot of the same day must have succeeded, or ended, before. `needs` names settings without which a slot is skipped.
     A `live` job needs a source that knows the running day; one `on_request` is never part of `up --once`.
     """
 
@@ -54,6 +54,7 @@ class Job:
     retries: int = 0
     retry_after_s: int = 60
     catch_up: CatchUp = "latest"
+    within_min: int | None = None
     after: Mapping[str, After] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
 
@@ -128,8 +129,9 @@ class _Entry(_Strict):
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     retry_after_s: Seconds = 60
     catch_up: CatchUp = "latest"
+    within_min: Annotated[int, Field(ge=1)] | None = None
     after: dict[str, After] = Field(default_factory=dict)
-    needs: list[str] = Field(default_factory=list)
+    needs: list[Literal["dart_key", "watchlist"]] = Field(default_factory=list)
 
     model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 
@@ -182,6 +184,8 @@ def _said(path: Path, root: yaml.Node, error: ValidationError) -> str:
         what = f"is not known here. Known are {', '.join(owner.model_fields)}"
     elif first["type"] == "missing":
         what = "is missing"
+    elif first["type"] == "model_type":
+        what = f"expected {{notebook: …, timeout_s: …}}; found {first['input']!r}"
     elif first["type"] == "string_pattern_mismatch":
         what = "is no name: use a to z, 0 to 9 and _, a letter first"
     else:

@@ -155,8 +155,8 @@ def _moment(text: Any) -> Moment:
 
 def _sessions(known: Calendar, after: datetime, until: datetime) -> Iterator[Session]:
     """Yield the trading days whose moments may lie in (after, until]; an offset is a few days at the most."""
-    slack = timedelta(days=7)
+    slack, until_day = timedelta(days=7), until.astimezone(known.zone).date()
     first = max(after.astimezone(known.zone).date() - slack, known.first)
-    last: date = until.astimezone(known.zone).date() + slack
-    for day in known.days(first, min(last, known.horizon)):
+    last: date = max(until_day, min(until_day + slack, known.horizon))  # a day beyond the horizon is refused by `days`
+    for day in known.days(first, last):
         yield known.session(day.item())

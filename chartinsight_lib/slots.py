@@ -103,16 +103,10 @@ def claim(
             "now": now,
         },
     ).scalar_one()
-    cover(
-        conn,
-        job,
-        market,
-        covers,
-        run_id=run_id,
-        reason=f"the run of {_said(market, slot)} stands for it",
-        by=by,
-        now=now,
-    )
+    _end(
+        conn, job, market, covers, state="covered", run_id=run_id, reason=f"the run of {_said(market, slot)} stands for it",
+        by=by, now=now, over={"retrying", "failed", "skipped"} if again else {"retrying"},
+    )  # fmt: skip
     return Claim(int(attempt))
 
 
@@ -166,28 +160,18 @@ def skip(
     conn: Connection, job: Job, market: str, which: Iterable[datetime], *, reason: str, by: str, now: datetime
 ) -> None:
     """Record that slots are left out, and why; what has a row already keeps it, unless it waits for another try."""
-    _end(conn, job, market, which, state="skipped", run_id=None, reason=reason, by=by, now=now)
+    _end(conn, job, market, which, state="skipped", run_id=None, reason=reason, by=by, now=now, over={"retrying"})
 
 
-def cover(
-    conn: Connection,
-    job: Job,
-    market: str,
-    which: Iterable[datetime],
-    *,
-    run_id: UUID,
-    reason: str,
-    by: str,
-    now: datetime,
-) -> None:
-    """Record that one run stands for slots; what has a row already keeps it, unless it waits for another try."""
-    _end(conn, job, market, which, state="covered", run_id=run_id, reason=reason, by=by, now=now)
-
-
-def newest(conn: Connection, market: str) -> dict[str, datetime]:
-    """Return the newest slot that has a row, by job; UTC."""
+def newest(conn: Connection, market: str, jobs: Iterable[str]) -> dict[str, datetime]:
+    """Return the newest slot that has a row, by job, of those that have any; UTC."""
     rows = conn.execute(
-        text("SELECT job, max(slot) FROM ops.slots WHERE market = :market GROUP BY job"), {"market": market}
+        text("""
+            SELECT j.job, s.slot FROM unnest(CAST(:jobs AS text[])) AS j (job)
+            CROSS  JOIN LATERAL (
+                SELECT slot FROM ops.slots WHERE job = j.job AND market = :market ORDER BY slot DESC LIMIT 1) AS s
+        """),
+        {"jobs": list(jobs), "market": market},
     )
     return {row[0]: row[1] for row in rows}
 
@@ -203,6 +187,12 @@ def waiting(conn: Connection, market: str) -> list[Row[Any]]:
             {"market": market},
         )
     )
+
+
+def state(conn: Connection, job: str, market: str, slot: datetime) -> str | None:
+    """Return the state of a slot; None: nobody has claimed or recorded it."""
+    held = _row(conn, job, market, slot)
+    return None if held is None else str(held.state)
 
 
 def between(conn: Connection, job: str, market: str, first: datetime, last: datetime) -> dict[datetime, str]:
@@ -273,10 +263,19 @@ def _row(conn: Connection, job: str, market: str, slot: datetime) -> Row[Any] | 
 
 def _end(
     conn: Connection, job: Job, market: str, which: Iterable[datetime], *, state: str, run_id: UUID | None, reason: str,
-    by: str, now: datetime,
+    by: str, now: datetime, over: set[str],
 ) -> None:  # fmt: skip
+    """Record slots that have no run of their own; a row that is there already gives way if its state is one of `over`."""
     rows = [
-        {**_key(job, market, slot), "state": state, "run_id": run_id, "reason": reason, "by": by, "now": now}
+        {
+            **_key(job, market, slot),
+            "state": state,
+            "run_id": run_id,
+            "reason": reason,
+            "by": by,
+            "now": now,
+            "over": sorted(over),
+        }  # fmt: skip
         for slot in sorted(which)
     ]
     if rows:
@@ -287,7 +286,7 @@ def _end(
                 ON CONFLICT (job, market, slot) DO UPDATE
                 SET state = excluded.state, run_id = excluded.run_id, reason = excluded.reason, next_try = NULL,
                     claimed_by = excluded.claimed_by, changed_at = excluded.changed_at
-                WHERE s.state = 'retrying'
+                WHERE s.state = ANY(:over)
             """),
             rows,
         )

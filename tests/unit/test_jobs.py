@@ -1,12 +1,15 @@
 """The list of jobs: what is wrong in it is said with the file and the entry."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from chartinsight_lib.errors import ConfigError, NotFound
-from chartinsight_lib.jobs import Job, find_job, read_jobs
+from chartinsight_lib.jobs import Job, find_job, read_jobs, read_list
+from chartinsight_lib.runner import check_parameters
+from chartinsight_lib.schedule import At, Moment
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +30,7 @@ def project(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
+SCAN = "scan: {notebook: notebooks/a.ipynb"
 TWO = """
 jobs:
   second_by_name:
@@ -47,12 +51,18 @@ def test_jobs_are_read_in_the_order_of_the_file(project):
 
 
 def test_the_projects_own_jobs_run_instruments_then_candles_then_the_running_day_then_the_scan():
-    assert list(read_jobs(ROOT)) == [
+    once = [job.name for job in read_jobs(ROOT).values() if not job.on_request]
+    assert once[:6] == [
         *("sync_instruments", "collect_daily", "collect_quotes", "collect_intraday", "repair_gaps", "scan_radar"),
-        "collect_financials",
     ]
-    assert [job.name for job in read_jobs(ROOT).values() if job.on_request] == ["collect_financials"]
-    assert [job.name for job in read_jobs(ROOT).values() if job.live] == ["collect_quotes", "collect_intraday"]
+    assert [job.name for job in read_jobs(ROOT).values() if job.live] == [
+        *("collect_quotes", "collect_intraday", "official_closes"),
+    ]
+
+
+def test_the_projects_own_jobs_set_only_parameters_that_their_notebooks_have():
+    for job in read_jobs(ROOT).values():
+        check_parameters(job.notebook, job.parameters)
 
 
 def test_an_unknown_job_names_those_that_are_known(project):
@@ -88,56 +98,98 @@ def test_a_file_that_is_no_list_of_jobs_is_named(project, listed, sentence):
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        (
-            "scan: {notebook: notebooks/a.ipynb}",
-            "scan: expected notebook and timeout_s, and perhaps live, on_request; found notebook.",
-        ),
-        ("scan:", "scan: expected notebook and timeout_s, and perhaps live, on_request; found None."),
+        ("scan: {notebook: notebooks/a.ipynb}", "2: jobs.scan.timeout_s: is missing."),
+        ("scan:", "2: jobs.scan: expected {notebook: …, timeout_s: …}; found None."),
         (
             "scan: notebooks/a.ipynb",
-            "scan: expected notebook and timeout_s, and perhaps live, on_request; found 'notebooks/a.ipynb'.",
+            "2: jobs.scan: expected {notebook: …, timeout_s: …}; found 'note",
         ),
         (
-            "scan: {notebook: notebooks/a.ipynb, timeout_s: 60, retires: 3}",
-            "scan: expected notebook and timeout_s, and perhaps live, on_request; found notebook, timeout_s, retires.",
+            "scan:\n    notebook: notebooks/a.ipynb\n    timeout_s: 60\n    retires: 3",
+            "5: jobs.scan.retires: is not known here. Known are notebook, timeout_s, live, on_request, parameters,",
         ),
         (
-            "scan: {notebook: notebooks/a.ipynb, timeout_s: soon}",
-            "scan: timeout_s must be a whole number of seconds, 1 or more, and 'soon' is not.",
+            "scan:\n    notebook: notebooks/a.ipynb\n    timeout_s: soon",
+            "4: jobs.scan.timeout_s: Input should be a valid integer; found 'soon'.",
+        ),
+        (f"{SCAN}, timeout_s: 0}}", "2: jobs.scan.timeout_s: Input should be greater than or equal to 1; found 0."),
+        (f"{SCAN}, timeout_s: yes}}", "2: jobs.scan.timeout_s: Input should be a valid integer; found True."),
+        (
+            f"{SCAN}, timeout_s: 60, on_request: 1}}",
+            "2: jobs.scan.on_request: Input should be a valid boolean; found 1.",
         ),
         (
-            "scan: {notebook: notebooks/a.ipynb, timeout_s: 0}",
-            "scan: timeout_s must be a whole number of seconds, 1 or more, and 0 is not.",
+            f"{SCAN}, timeout_s: 60, catch_up: none}}",
+            "2: jobs.scan.catch_up: Input should be 'latest' or 'all'; found 'none'.",
         ),
         (
-            "scan: {notebook: notebooks/a.ipynb, timeout_s: yes}",
-            "scan: timeout_s must be a whole number of seconds, 1 or more, and True is not.",
+            "scan:\n    notebook: notebooks/a.ipynb\n    timeout_s: 60\n    schedule: {at: noon}",
+            "5: jobs.scan.schedule: 'noon' is no moment of a day. Expected begin, open, close, end, and minutes, as in open-30; "
+            "found {'at': 'noon'}.",
         ),
         (
-            "scan: {notebook: notebooks/a.ipynb, timeout_s: 60, on_request: 1}",
-            "scan: on_request must be true or false, and 1 is neither.",
+            f"{SCAN}, timeout_s: 60, pool: kiwoom}}",
+            "2: scan: there is no pool 'kiwoom'. Known are none; list it under pools:",
         ),
-        ("../scan: {notebook: notebooks/a.ipynb, timeout_s: 60}", "../scan: a job's name is made of a to z,"),
-        ("1: {notebook: notebooks/a.ipynb, timeout_s: 60}", "1: a job's name is made of a to z,"),
+        (
+            f"{SCAN}, timeout_s: 60, after: {{collect: ended}}}}",
+            "2: scan: it is to run after 'collect', which is no other job",
+        ),
+        (
+            f"{SCAN}, timeout_s: 60, after: {{scan: ended}}}}",
+            "2: scan: it is to run after 'scan', which is no other job",
+        ),
+        (
+            f"{SCAN}, timeout_s: 60, after: {{late: ended}}}}\n  late: {{notebook: notebooks/b.ipynb, timeout_s: 1}}",
+            "2: scan: it is to run after 'late', which stands below it. Name jobs that stand above it.",
+        ),
+        (
+            f"{SCAN}, timeout_s: 60, parameters: {{'a\\nb': 1}}}}",
+            "2: jobs.scan.parameters.a\\nb: is no name: use a to z, 0 to 9",
+        ),
+        (
+            "../scan: {notebook: notebooks/a.ipynb, timeout_s: 60}",
+            "2: jobs.../scan: is no name: use a to z, 0 to 9 and _, a",
+        ),
+        ("1: {notebook: notebooks/a.ipynb, timeout_s: 60}", "2: jobs.1: Input should be a valid string; found 1."),
     ],
 )
-def test_a_wrong_entry_is_named_with_its_file(project, entry, sentence):
+def test_a_wrong_entry_is_named_with_its_file_and_line(project, entry, sentence):
     place = project(f"jobs:\n  {entry}\n")
     with pytest.raises(ConfigError) as refusal:
         read_jobs(place)
-    assert str(refusal.value).startswith(f"jobs: {place / 'pipelines' / 'jobs.yaml'}: {sentence}")
+    assert str(refusal.value).startswith(f"jobs: {place / 'pipelines' / 'jobs.yaml'}:{sentence}")
 
 
 @pytest.mark.parametrize("notebook", ["notebooks/c.ipynb", "notebooks", "pipelines/jobs.yaml"])
 def test_a_notebook_that_does_not_exist_is_named_with_its_entry(project, notebook):
-    place = project(f"jobs:\n  scan: {{notebook: {notebook}, timeout_s: 60}}\n")
+    place = project(f"jobs:\n  scan:\n    timeout_s: 60\n    notebook: {notebook}\n")
     with pytest.raises(ConfigError) as refusal:
         read_jobs(place)
-    assert f"jobs.yaml: scan: notebook {place / notebook} does not exist." in str(refusal.value)
+    assert f"jobs.yaml:4: scan: notebook {place / notebook} does not exist." in str(refusal.value)
 
 
 def test_a_job_that_stands_twice_is_refused_instead_of_the_last_being_taken(project):
     entry = "  scan: {notebook: notebooks/a.ipynb, timeout_s: 60}\n"
     place = project("jobs:\n" + entry + entry)
-    with pytest.raises(ConfigError, match=r"jobs\.yaml is not YAML: 'scan' stands twice"):
+    with pytest.raises(ConfigError, match=r"jobs\.yaml:3: 'scan' stands twice\."):
         read_jobs(place)
+
+
+def test_everything_that_an_entry_may_say_is_read(project):
+    place = project(
+        "pools: {broker: 2}\n"
+        "jobs:\n"
+        "  first: {notebook: notebooks/b.ipynb, timeout_s: 1}\n"
+        "  scan: {notebook: notebooks/a.ipynb, timeout_s: 60, cell_timeout_s: 30, start_timeout_s: 20, memory_mb: 512,\n"
+        "         schedule: {at: close+75}, pool: broker, retries: 2, retry_after_s: 5, catch_up: all, within_min: 90,\n"
+        "         after: {first: succeeded}, needs: [dart_key], live: true, on_request: true, parameters: {top: 3}}\n"
+    )
+    listed = read_list(place)
+    assert listed.pools == {"broker": 2}
+    assert listed.jobs["scan"] == Job(
+        name="scan", notebook=place / "notebooks" / "a.ipynb", timeout_s=60, cell_timeout_s=30, start_timeout_s=20,
+        memory_mb=512, schedule=At(Moment("close", timedelta(minutes=75))), pool="broker", retries=2, retry_after_s=5,
+        catch_up="all", within_min=90, after={"first": "succeeded"}, needs=("dart_key",), live=True, on_request=True,
+        parameters={"top": 3},
+    )  # fmt: skip
