@@ -38,7 +38,24 @@ class NotFound(ChartInsightError):
 
 
 class RunFailed(ChartInsightError):
-    """A notebook run ended without success; its record and its executed copy say where."""
+    """A notebook run ended without success; its record and its executed copy say where.
+
+    `temporary`: the same run may succeed later. `error_class` is the name of the error that ended it, `run_id` its record's.
+    """
+
+    def __init__(
+        self, message: str, *, temporary: bool = False, error_class: str = "RunFailed", run_id: object = None
+    ) -> None:
+        super().__init__(message)
+        self.temporary, self.error_class, self.run_id = temporary, error_class, run_id
+
+
+class SlotRefused(ChartInsightError):
+    """A slot is not run by whoever asked: `why` is taken, not yet or skipped, as of `slots.Why`; `reason` says it in words."""
+
+    def __init__(self, message: str, *, why: str, reason: str) -> None:
+        super().__init__(message)
+        self.why, self.reason = why, reason
 
 
 class UpstreamError(ChartInsightError):

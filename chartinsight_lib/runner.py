@@ -12,20 +12,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import nbformat
 import papermill
 import yaml
+from sqlalchemy import Connection
 
-from chartinsight_lib import ledger
+from chartinsight_lib import ledger, slots
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
-from chartinsight_lib.errors import ConfigError, RunFailed
+from chartinsight_lib.errors import ConfigError, RunFailed, SlotRefused
 from chartinsight_lib.jobs import Job
 from chartinsight_lib.processes import kill_marked, spawn, stop_group
 from chartinsight_lib.settings import PREFIX, Settings
@@ -49,6 +53,39 @@ class Run:
     run_id: UUID
     output: Path
     rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRequest:
+    """Which slot a run is to be for; handed to `slots.claim`, which says what each means. `slot` is tz-aware."""
+
+    slot: datetime
+    by: str
+    pools: Mapping[str, int] = field(default_factory=dict)
+    waits_for: Mapping[str, datetime] = field(default_factory=dict)
+    covers: tuple[datetime, ...] = ()
+    again: bool = False
+
+
+class Warm:
+    """Keeps a process that has everything imported and waits for the next run. Use it in a `with`."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """End the process that waits."""
+
+    def refill(self) -> None:
+        """Start a process that waits, where there is none. Call it from a thread that lives as long as this process."""
+
+
+def declared(notebook: Path) -> list[str]:
+    """Return the names of a notebook's parameters, in its order."""
+    return list(papermill.inspect_notebook(str(notebook)))
 
 
 def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
@@ -95,34 +132,84 @@ def parse_parameters(notebook: Path, texts: Mapping[str, str]) -> dict[str, Any]
     return values
 
 
-def run_job(database: Database, settings: Settings, job: Job, parameters: Mapping[str, Any]) -> Run:
+def run_job(
+    database: Database,
+    settings: Settings,
+    job: Job,
+    parameters: Mapping[str, Any],
+    *,
+    engine: str = "person",
+    market: str | None = None,
+    slot: SlotRequest | None = None,
+    warm: Warm | None = None,
+    stop: threading.Event | None = None,
+    replay_of: UUID | None = None,
+) -> Run:
     """Run a job's notebook and record it.
 
+    Args:
+        parameters: beside those that the job sets itself, and before them.
+        engine: what starts it: person, up, scheduler or airflow.
+        slot: for which slot of `market` it is; it is claimed, and settled when the run has ended.
+        stop: when set, the run is interrupted.
+        replay_of: the run of which this one is a repetition.
     Raises:
         ConfigError: a parameter is unknown or ill-typed, or the runs folder cannot be written; nothing was started.
+        SlotRefused: the slot is not to be run, or not now; a skip is recorded.
         RunFailed: the notebook failed or took too long; the message names cell, error and executed copy.
     """
-    check_parameters(job.notebook, parameters)
+    told = {**job.parameters, **parameters}
+    check_parameters(job.notebook, told)
     clock, run_id = settings.clock, uuid4()
     folder = _folder(settings.runs / job.name)
     output = folder / f"{clock():%Y%m%dT%H%M%SZ}-{run_id.hex[:8]}.ipynb"
-    engine = database.engine(Role.LOADER)
+    pool = database.engine(Role.LOADER)
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-            ledger.begin(conn, run_id=run_id, job=job.name, parameters=parameters, clock=clock)
+        with pool.connect() as conn:
+            with conn.begin():
+                refusal, attempt = _claim(conn, job, market, slot, run_id, clock())
+                if refusal is None:
+                    stamp = ledger.Stamp(
+                        engine=engine, market=market, slot=slot.slot if slot else None, attempt=attempt, replay_of=replay_of,
+                        limit_s=job.timeout_s + 60,
+                    )  # fmt: skip
+                    ledger.begin(conn, run_id=run_id, job=job.name, parameters=told, clock=clock, stamp=stamp)
+            if refusal is not None:
+                raise SlotRefused(f"{job.name}: {refusal.reason}.", why=refusal.why, reason=refusal.reason)
             try:
-                error = _execute(job, parameters, output, _environment(database, settings, run_id), settings.project)
+                error = _execute(job, told, output, _environment(database, settings, run_id), settings.project)
             except BaseException as interruption:
                 reason = f"interrupted: {type(interruption).__name__}"
-                ledger.finish(conn, run_id, state="failed", clock=clock, output=_kept(output), error=reason)
+                with conn.begin():
+                    ledger.finish(conn, run_id, state="failed", clock=clock, output=_kept(output), error=reason)
+                    slots.settle(conn, run_id, slots.Outcome.LOST, now=clock(), reason=reason)
                 raise
-            state = "failed" if error else "succeeded"
-            rows = ledger.finish(conn, run_id, state=state, clock=clock, output=_kept(output), error=error)
+            with conn.begin():
+                state = "failed" if error else "succeeded"
+                rows = ledger.finish(conn, run_id, state=state, clock=clock, output=_kept(output), error=error)
+                outcome = slots.Outcome.FAILED if error else slots.Outcome.SUCCEEDED
+                after = timedelta(seconds=job.retry_after_s)
+                slots.settle(conn, run_id, outcome, now=clock(), reason=error, retry_after=after)
     finally:
-        engine.dispose()
+        pool.dispose()
     if error:
-        raise RunFailed(f"{job.name}: {error}" + (f" The executed copy: {output}" if _kept(output) else ""))
+        kept = f" The executed copy: {output}" if _kept(output) else ""
+        raise RunFailed(f"{job.name}: {error}{kept}", run_id=run_id)
     return Run(run_id, output, rows)
+
+
+def _claim(
+    conn: Connection, job: Job, market: str | None, wanted: SlotRequest | None, run_id: UUID, now: datetime
+) -> tuple[slots.Refusal | None, int]:
+    if wanted is None:
+        return None, 1
+    if market is None:
+        raise ConfigError(f"{job.name}: a slot is one of a market. Name the market.")
+    found = slots.claim(
+        conn, job, market, wanted.slot, run_id=run_id, now=now, by=wanted.by, pools=wanted.pools,
+        waits_for=wanted.waits_for, covers=wanted.covers, again=wanted.again,
+    )  # fmt: skip
+    return (found, 0) if isinstance(found, slots.Refusal) else (None, found.attempt)
 
 
 def discard_unfinished(runs: Path, run_id: UUID) -> None:
