@@ -1,7 +1,6 @@
 """`chartinsight …`: parses, calls one function, prints. Exit 0: done; 1: something failed, and is named; 2: asked wrongly."""
 
 import functools
-import os
 import shutil
 import sys
 import threading
@@ -15,7 +14,9 @@ import click
 
 from chartinsight_lib import __version__
 from chartinsight_lib.cli.data import data
+from chartinsight_lib.cli.database import db
 from chartinsight_lib.cli.edge import edge
+from chartinsight_lib.cli.logs import logs_command
 from chartinsight_lib.cli.options import absolute, file_options, pairs
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
@@ -151,39 +152,6 @@ def scan_command(market: str, as_of: str, top: int) -> None:
     )
 
 
-@main.group("db")
-def db_group() -> None:
-    """The database: bring it up to date, say its address, look into it."""
-
-
-@db_group.command("upgrade")
-@edge
-def db_upgrade_command() -> None:
-    """Make roles and schema, or bring them up to date. With DATABASE_URL: an administrator's address, the first time."""
-    from chartinsight_lib.studio import prepared
-
-    with prepared(Settings.from_env(), click.echo, migrate=True):
-        pass
-
-
-@db_group.command("shell", context_settings={"ignore_unknown_options": True})
-@click.option("--role", type=click.Choice(["reader", "loader", "owner"]), default="reader", show_default=True)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@edge
-def db_shell_command(role: str, arguments: tuple[str, ...]) -> None:
-    """Open psql on the database; the embedded server runs for as long as it is open. ARGUMENTS go to psql."""
-    from chartinsight_lib.db.engine import open_database
-    from chartinsight_lib.db.layout import find_psql
-    from chartinsight_lib.db.roles import Role
-    from chartinsight_lib.processes import run_interactive
-
-    with open_database(Settings.from_env()) as database:
-        chosen = Role[role.upper()]
-        # The address goes by the environment: a command line is visible to every user of the machine.
-        environment = {**os.environ, **database.psql_environment(chosen)}
-        sys.exit(run_interactive([find_psql(), *arguments], env=environment))
-
-
 @main.command("radar")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Another address than this machine's own is for containers."
@@ -297,3 +265,5 @@ def doctor_command() -> None:
 
 
 main.add_command(data)
+main.add_command(db)
+main.add_command(logs_command)
