@@ -481,7 +481,7 @@ def test_the_job_runs_by_its_name_with_the_key_of_the_settings_and_leaves_no_tra
     stage.files(GANA, 2024, 100, 110, 120, 130)
     dart = {"dart_url": stage.dart.url, "dart_key": SecretStr(KEY), "now": stage.now.isoformat()}
     here = settings.model_copy(update={"runs_dir": tmp_path / "runs", **dart})
-    run = run_job(database, here, find_job(PROJECT, "collect_financials"), {"codes": []})
+    run = run_job(database, here, find_job(PROJECT, "collect_financials"), {"codes": [], "years": 1})
     assert run.rows["fetched"] == 4
     assert stage.rows("SELECT count(*) FROM live.financials") == [(5,)]
     kept = [path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()]

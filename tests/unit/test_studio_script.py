@@ -259,7 +259,8 @@ def test_test_runs_lint_types_and_tests_in_this_order(machine):
     done = machine.studio("test", "-k", "one or two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "ruff check .", "ruff format --check --quiet .", "mypy ", "pytest -k one or two",
+        "ruff check .", "ruff format --check --quiet .", "mypy ",
+        "pytest -n 2 --dist loadfile --no-loadscope-reorder -k one or two",
     ]  # fmt: skip
     assert done.stderr.splitlines()[-1] == "all green. Next: ./studio up opens the radar."
 
