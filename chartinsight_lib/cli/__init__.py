@@ -17,7 +17,8 @@ from chartinsight_lib.cli.data import data
 from chartinsight_lib.cli.database import db
 from chartinsight_lib.cli.edge import edge
 from chartinsight_lib.cli.logs import logs_command
-from chartinsight_lib.cli.options import absolute, file_options, pairs
+from chartinsight_lib.cli.options import absolute, file_options
+from chartinsight_lib.cli.runs import run_command
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
 
@@ -96,32 +97,6 @@ def pipeline_command(settings: Settings, options: "Options") -> None:
 def _check_failures(failures: list[str]) -> None:
     if failures:
         raise ChartInsightError(f"{len(failures)} job failed; its message stands above.")
-
-
-@main.command("run")
-@click.argument("job")
-@click.option(
-    "-p",
-    "parameters",
-    multiple=True,
-    callback=pairs,
-    metavar="NAME=VALUE",
-    help="A parameter of the notebook. Repeatable.",
-)
-@edge
-def run_command(job: str, parameters: dict[str, str]) -> None:
-    """Run one job's notebook and record it. JOB: a name in pipelines/jobs.yaml."""
-    from chartinsight_lib.jobs import find_job
-    from chartinsight_lib.ledger import rows_text
-    from chartinsight_lib.runner import parse_parameters, run_job
-    from chartinsight_lib.studio import prepared
-
-    settings = Settings.from_env()
-    found = find_job(settings.project, job)
-    values = parse_parameters(found.notebook, parameters)
-    with prepared(settings, click.echo) as database:
-        run = run_job(database, settings, found, values)
-        click.echo(f"{job}: {rows_text(run.rows) or 'nothing to count'}\nexecuted copy: {run.output}")
 
 
 @main.command("scan")
@@ -267,3 +242,4 @@ def doctor_command() -> None:
 main.add_command(data)
 main.add_command(db)
 main.add_command(logs_command)
+main.add_command(run_command)
