@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Connection
+
 from chartinsight_lib import ledger
 from chartinsight_lib.clients.base import Source
 from chartinsight_lib.db import query
@@ -27,10 +29,10 @@ from chartinsight_lib.domain import MARKETS
 from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.runner import discard_unfinished, run_job
+from chartinsight_lib.scheduler import Scheduler
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.simulation import SPEED, simulated_market
 from chartinsight_lib.sources import LIVE, credentials, live_market, open_source
-from chartinsight_lib.standing import keep_collecting, newest_day, reading
 
 if TYPE_CHECKING:
     from chartinsight_lib.dashboard import Dashboard
@@ -143,8 +145,25 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
     return failures
 
 
+def newest_day(database: Database, market: str) -> str:
+    """Return the date of the newest final bar held of a market, as text; "" where there is none."""
+    with _reading(database) as conn:
+        day = query.last_final_day(conn, market)
+    return day.isoformat() if day else ""
+
+
+@contextmanager
+def _reading(database: Database) -> Iterator[Connection]:
+    engine = database.engine(Role.READER)
+    try:
+        with engine.connect() as conn:
+            yield conn
+    finally:
+        engine.dispose()
+
+
 def _scanned(database: Database, market: str) -> str:
-    with reading(database) as conn:
+    with _reading(database) as conn:
         day = query.health(conn, market)["as_of"]
     return day.isoformat() if day else ""
 
@@ -242,14 +261,17 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
         if shown:  # what an earlier run stored can be looked at while the jobs run
             dashboard.wait_ready()
             ready(standing, f"It shows the scan of {shown} while the jobs run.")
-        began = settings.clock()
-        failures = run_pipeline(database, settings, options, market, say)
+        scheduler = Scheduler(database, settings, options.source, market, say, engine="up") if options.live else None
+        if scheduler is not None:
+            stack.enter_context(scheduler)
+            failures = scheduler.catch_up(dashboard.ended_within)
+        else:
+            failures = run_pipeline(database, settings, options, market, say)
         dashboard.wait_ready()
         done = "The jobs are done; reload the page to see what they changed." if shown else ""
         ready(standing, "A job failed; its message stands above." if failures else done)
-        if options.live:
-            since = None if failures else began
-            keep_collecting(database, settings, options.source, market, dashboard.ended_within, say, since=since)
+        if scheduler is not None:
+            scheduler.run(dashboard.ended_within)
         dashboard.wait()
         raise ChartInsightError(
             f"radar: its server ended by itself. See {settings.home / 'radar.log'}, and start again."

@@ -1,14 +1,12 @@
 """`chartinsight …`: parses, calls one function, prints. Exit 0: done; 1: something failed, and is named; 2: asked wrongly."""
 
-import functools
 import shutil
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +15,9 @@ from chartinsight_lib.cli.data import data
 from chartinsight_lib.cli.database import db
 from chartinsight_lib.cli.edge import edge
 from chartinsight_lib.cli.logs import logs_command
-from chartinsight_lib.cli.options import absolute, file_options
+from chartinsight_lib.cli.options import source_options
 from chartinsight_lib.cli.runs import run_command
+from chartinsight_lib.cli.scheduler import backfill_command, scheduler_command
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
 
@@ -32,36 +31,12 @@ def main() -> None:
     """ChartInsight Studio: candles into PostgreSQL by notebooks, and a Trading Radar over them."""
 
 
-def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what says where the data come from; the command gets them as one `Options`."""
-
-    @click.option(
-        "--source",
-        help="simulated, kiwoom, sample, files:PATH[,PATH…] (CSV or Parquet), yahoo:TICKER[,…], krx[:CODE,…].  "
-        "[default: CHARTINSIGHT_SOURCE, else simulated]",
-    )
-    @click.option("--market", help="Market of the files: KRX or US.  [default: from the looks of the codes]")
-    @file_options
-    @functools.wraps(command)
-    def run(
-        *args: Any, source: str | None, market: str | None, columns: dict[str, str], last_day: str, only: dict[str, str],
-        prices: str, **others: Any,
-    ) -> None:  # fmt: skip
-        from chartinsight_lib.studio import Options
-
-        settings = Settings.from_env()
-        options = Options(absolute(source or settings.source), market, columns, last_day, only, prices)
-        command(*args, settings=settings, options=options, **others)
-
-    return run
-
-
 @main.command("up")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the radar on 127.0.0.1.  [default: 8866]")
 @click.option("--once", is_flag=True, help="Run the jobs and end, without the radar.")
 @click.option("--browser/--no-browser", default=True, help="Open the radar in a browser.")
 @edge
-@_source_options
+@source_options
 def up_command(settings: Settings, options: "Options", port: int | None, once: bool, browser: bool) -> None:
     """Start everything: database, jobs, radar. Ctrl-C stops all of it. Safe to repeat."""
     from chartinsight_lib.studio import Standing, open_in_browser, up
@@ -82,7 +57,7 @@ def up_command(settings: Settings, options: "Options", port: int | None, once: b
 
 @main.command("pipeline")
 @edge
-@_source_options
+@source_options
 def pipeline_command(settings: Settings, options: "Options") -> None:
     """Run all jobs once, as `up --once` does, on a database that is migrated already: the login of the loader will do."""
     from chartinsight_lib.studio import interruptible, prepared, run_pipeline, source_settings
@@ -243,3 +218,5 @@ main.add_command(data)
 main.add_command(db)
 main.add_command(logs_command)
 main.add_command(run_command)
+main.add_command(scheduler_command)
+main.add_command(backfill_command)

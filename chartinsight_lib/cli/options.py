@@ -1,9 +1,13 @@
 """What is said in the same way to several commands."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
+
+from chartinsight_lib.settings import Settings
 
 
 def pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -42,3 +46,41 @@ def absolute(source: str) -> str:
     return "files:" + ",".join(
         str(Path(path.strip()).expanduser().absolute()) for path in paths.split(",") if path.strip()
     )
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what says where the data come from; the command gets them as one `Options`."""
+
+    @click.option(
+        "--source",
+        help="simulated, kiwoom, sample, files:PATH[,PATH…] (CSV or Parquet), yahoo:TICKER[,…], krx[:CODE,…].  "
+        "[default: CHARTINSIGHT_SOURCE, else simulated]",
+    )
+    @click.option("--market", help="Market of the files: KRX or US.  [default: from the looks of the codes]")
+    @file_options
+    @functools.wraps(command)
+    def run(
+        *args: Any, source: str | None, market: str | None, columns: dict[str, str], last_day: str, only: dict[str, str],
+        prices: str, **others: Any,
+    ) -> None:  # fmt: skip
+        from chartinsight_lib.studio import Options
+
+        settings = Settings.from_env()
+        options = Options(absolute(source or settings.source), market, columns, last_day, only, prices)
+        command(*args, settings=settings, options=options, **others)
+
+    return run
+
+
+def scheduled_source(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the source that jobs are run on again and again; the command gets it as `Options`, with the settings."""
+
+    @click.option("--source", help="simulated, kiwoom, yahoo:TICKER[,…], krx[:CODE,…].  [default: CHARTINSIGHT_SOURCE]")
+    @functools.wraps(command)
+    def run(*args: Any, source: str | None, **others: Any) -> None:
+        from chartinsight_lib.studio import Options
+
+        settings = Settings.from_env()
+        command(*args, settings=settings, options=Options(absolute(source or settings.source)), **others)
+
+    return run
