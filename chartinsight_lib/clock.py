@@ -39,22 +39,40 @@ def file_clock(path: Path, machine: Clock = system_clock) -> Clock:
     """
 
     def now() -> datetime:
+        then, speed, since = _written(path)
         try:
-            written = path.read_text(encoding="utf-8").strip()
-            if not (found := _RUNNING.fullmatch(written)):
-                raise ValueError(f"it holds {written[:60]!r}")
-            then, since = datetime.fromisoformat(found[1]), datetime.fromisoformat(found[3])
-            if then.tzinfo is None or since.tzinfo is None:
-                raise ValueError("a time in it has no offset")
-            passed = (machine() - since).total_seconds()
-            return (then + timedelta(seconds=passed * float(found[2]))).astimezone(UTC)
-        except (OSError, ValueError, OverflowError) as error:
-            raise ConfigError(
-                f"clock: {path} cannot be followed ({error}). A running simulator keeps it; start one, or unset "
-                "CHARTINSIGHT_NOW."
-            ) from error
+            return (then + timedelta(seconds=(machine() - since).total_seconds() * speed)).astimezone(UTC)
+        except OverflowError as error:
+            raise _unfollowed(path, error) from error
 
     return now
+
+
+def clock_speed(text: str | None) -> float:
+    """Return how many seconds pass in one of the machine's on the clock that a setting asks for, see `clock_from`; 0: it stands."""
+    if text is None:
+        return 1.0
+    return _written(Path(text[1:]))[1] if text.startswith("@") else 0.0
+
+
+def _written(path: Path) -> tuple[datetime, float, datetime]:
+    """Read a clock file: it was then, it runs so fast, at the machine's time since. Raises ConfigError."""
+    try:
+        written = path.read_text(encoding="utf-8").strip()
+        if not (found := _RUNNING.fullmatch(written)):
+            raise ValueError(f"it holds {written[:60]!r}")
+        then, since = datetime.fromisoformat(found[1]), datetime.fromisoformat(found[3])
+        if then.tzinfo is None or since.tzinfo is None:
+            raise ValueError("a time in it has no offset")
+    except (OSError, ValueError) as error:
+        raise _unfollowed(path, error) from error
+    return then, float(found[2]), since
+
+
+def _unfollowed(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"clock: {path} cannot be followed ({error}). A running simulator keeps it; start one, or unset CHARTINSIGHT_NOW."
+    )
 
 
 def running_text(then: datetime, speed: float, since: datetime) -> str:
