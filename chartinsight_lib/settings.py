@@ -7,6 +7,7 @@ error: a misspelt setting must not pass in silence.
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Self
 from uuid import UUID
@@ -31,6 +32,7 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: user_data_path("chartinsight"), description="the data directory")
     project: Path = Field(default=PROJECT, description="the checkout: notebooks/ and pipelines/ lie in it")
     runs_dir: Path | None = Field(default=None, description="executed notebooks; default: runs/ in the project")
+    backup_dir: Path | None = Field(default=None, description="backups of the database; default: backups/ in the home")
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     radar_token: SecretStr | None = Field(
         default=None, description="the dashboard's token; default: a new one each start"
@@ -54,19 +56,34 @@ class Settings(BaseSettings):
     dart_url: str = Field(default="https://opendart.fss.or.kr", description="Open DART's host")
     dart_daily: int = Field(default=20_000, ge=1, description="requests that Open DART allows a key in a day (KST)")
     watchlist: str = Field(default="", description="codes of which five-minute bars are collected, by commas")
+    alert_urls: SecretStr | None = Field(
+        default=None,
+        description="where alerts go, addresses of apprise, or @PATH of a file of them; default: the keyring's",
+    )
+    quiet_hours: str = Field(default="", description="HH:MM-HH:MM in the market's zone: only what is critical is told")
     market: str | None = Field(default=None, description="the market the radar shows; default: the one collected last")
     now: str | None = Field(
         default=None, description="fixes the clock, ISO 8601 with an offset, or @PATH of a simulator's clock"
     )
     run_id: UUID | None = Field(default=None, description="set by the runner for the notebook it runs")
 
-    @field_validator("home", "project", "runs_dir")
+    @field_validator("home", "project", "runs_dir", "backup_dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         try:
             return path.expanduser().resolve() if path else path
         except RuntimeError as error:  # of expanduser; pydantic wants the other
             raise ValueError(f"{path}: there is no such user") from error
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _hours(cls, written: str) -> str:
+        begins, _, ends = written.partition("-")
+        if written and (
+            not all(re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", end) for end in (begins, ends)) or begins == ends
+        ):
+            raise ValueError("expected HH:MM-HH:MM, as in 22:00-07:30")
+        return written
 
     @classmethod
     def from_env(cls) -> Self:
@@ -107,6 +124,11 @@ class Settings(BaseSettings):
     def runs(self) -> Path:
         """The folder of the executed notebooks."""
         return self.runs_dir or self.project / "runs"
+
+    @property
+    def backups(self) -> Path:
+        """The folder of the database's backups."""
+        return self.backup_dir or self.home / "backups"
 
     @property
     def clock(self) -> Clock:

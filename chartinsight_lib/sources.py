@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from chartinsight_lib.clients import open_source as open_bulk
 from chartinsight_lib.clients.base import Source
 from chartinsight_lib.errors import ChartInsightError, ConfigError
+from chartinsight_lib.keys import from_keyring
 from chartinsight_lib.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ BULK = ("sample", "files", "yahoo", "krx")
 GROUP = "chartinsight.sources"
 APART = timedelta(hours=1)
 """So far may this machine's time and a simulator's be apart; its clock may run a thousand times as fast."""
-KEYRING = "chartinsight"
 KEYS_ADVICE = (
     "Write CHARTINSIGHT_KIWOOM_APPKEY and CHARTINSIGHT_KIWOOM_SECRETKEY into .env, or keep them in the keyring: "
     "`keyring set chartinsight kiwoom_appkey` and `keyring set chartinsight kiwoom_secretkey`. Both are on Kiwoom's REST API "
@@ -172,7 +172,7 @@ def credentials(settings: Settings) -> Credentials:
 
     found: dict[str, str] = {}
     for name, given in (("kiwoom_appkey", settings.kiwoom_appkey), ("kiwoom_secretkey", settings.kiwoom_secretkey)):
-        value = given.get_secret_value().strip() if given is not None else _from_keyring(name)
+        value = given.get_secret_value().strip() if given is not None else from_keyring(name)
         if not value:
             raise ConfigError(f"kiwoom: the {name.removeprefix('kiwoom_')} is missing. {KEYS_ADVICE}")
         if not value.isascii() or not value.isprintable() or " " in value:
@@ -181,16 +181,6 @@ def credentials(settings: Settings) -> Credentials:
             )
         found[name] = value
     return Credentials(found["kiwoom_appkey"], found["kiwoom_secretkey"])
-
-
-def _from_keyring(name: str) -> str:
-    import keyring
-    from keyring.errors import KeyringError
-
-    try:
-        return keyring.get_password(KEYRING, name) or ""
-    except KeyringError:  # this machine has none, or it is locked
-        return ""
 
 
 def _label(settings: Settings) -> str:

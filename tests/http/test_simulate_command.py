@@ -23,12 +23,13 @@ from chartinsight_lib import doctor
 from chartinsight_lib.clock import file_clock
 from chartinsight_lib.db.embedded import free_port
 from chartinsight_lib.errors import ConfigError
+from chartinsight_lib.keys import KEYRING
 from chartinsight_lib.settings import PROJECT, Settings
 from chartinsight_lib.simulation import simulated_market
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.options import Options
 from chartinsight_lib.simulator.server import SimulatorServer
-from chartinsight_lib.sources import KEYRING, credentials, live_market, open_source
+from chartinsight_lib.sources import credentials, live_market, open_source
 
 CHARTINSIGHT = Path(sys.executable).with_name("chartinsight")
 NOW = at(datetime(2026, 9, 18).date(), 21)  # noqa: DTZ001
