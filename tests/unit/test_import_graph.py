@@ -23,6 +23,7 @@ TODAY = re.compile(
 # Who else reads the process's environment, and what for. Each builds the environment of a child process.
 BUILDS_AN_ENVIRONMENT = {
     "cli.database": "psql gets the user's environment, with the database's address added",
+    "backup.tools": "pg_dump, pg_restore and psql get the user's environment, with the address added",
     "runner": "a job's kernel gets the user's environment, with the loader's address added",
     "dashboard": "Voila gets a few named variables and no others",
     "simulation": "the simulator gets the user's environment, with keys of its own added",
