@@ -18,6 +18,7 @@ from chartinsight_lib.cli.logs import logs_command
 from chartinsight_lib.cli.options import source_options
 from chartinsight_lib.cli.runs import run_command
 from chartinsight_lib.cli.scheduler import backfill_command, scheduler_command
+from chartinsight_lib.cli.status import status_command
 from chartinsight_lib.errors import ChartInsightError
 from chartinsight_lib.settings import Settings
 
@@ -220,3 +221,4 @@ main.add_command(logs_command)
 main.add_command(run_command)
 main.add_command(scheduler_command)
 main.add_command(backfill_command)
+main.add_command(status_command)

@@ -91,6 +91,11 @@ def start_embedded(home: Path) -> EmbeddedServer:
     return EmbeddedServer(layout, lock, port, passwords)
 
 
+def is_running(home: Path) -> bool:
+    """Return whether the server of `home` is up, or about to be; it is not started. Raises ConfigError as `start_embedded`."""
+    return _supervised(find_layout(home))
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback that nobody uses right now."""
     with socket.socket() as probe:
