@@ -206,7 +206,8 @@ def test_where_nothing_bridges_two_files_reads_begin_at_the_newer_one_and_all_is
 
 def test_restated_histories_are_found_and_nothing_else_is(held, shared_data):
     listed = pd.read_csv(shared_data / "nasties" / "restated_history.csv", dtype={"code": str}).set_index("code")
-    listed = listed[listed.index.isin(held.files["fdr_2022"]["code"]) & listed.index.isin(held.files[KOSPI]["code"])]
+    in_both = set(held.files["fdr_2022"]["code"].unique()) & set(held.files[KOSPI]["code"].unique())
+    listed = listed[listed.index.isin(in_both)]
     # Listed as well are closes that differ by won that were lost in rounding, with a ratio of 1.
     restated = listed[(listed["ratio_median"] - 1).abs() > 1e-3]
     assert (len(listed), sorted(listed.index.difference(restated.index))) == (39, ["007690"])
@@ -240,7 +241,7 @@ def test_official_raw_closes_are_the_adjusted_ones_times_steps_that_are_known_ev
     """On each of 26 days, for every instrument of the newest file: equal, or off by a ratio that steps to 1 at known events."""
     official = pd.read_parquet(shared_data / "krx_crosssection_raw.parquet")
     official = official.assign(date=pd.to_datetime(official["date"]).astype("datetime64[us]"))
-    rows = official[(official["open"] > 0) & official["code"].isin(held.files[KOSPI]["code"])]
+    rows = official[(official["open"] > 0) & official["code"].isin(held.files[KOSPI]["code"].unique())]
     rows = rows.merge(held.adjusted[["code", "date", "close"]], on=["code", "date"], suffixes=("", "_read"))
     rows = rows.sort_values(["code", "date"])
     rows["ratio"] = rows["close"] / rows["close_read"]

@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interleaving import AT_A_BATCH, AT_A_STEP, Action, Fault, Story, World
 from made_market import CODES, DAYS, EVENING, MOMENTS, MORNING, RawVendor, Tables, known, stock
-from sqlalchemy import event
 from steps import IN_A_TRANSACTION
 
 from chartinsight_lib import ledger
@@ -76,13 +75,6 @@ def stories(*who: str) -> st.SearchStrategy[Story]:
 @pytest.fixture(scope="module")
 def world(database: Database, emptied: Callable[[], None]) -> Iterator[World]:
     engine = database.engine(Role.LOADER)
-
-    @event.listens_for(engine, "connect")
-    def _no_wait(connection: Any, _record: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SET synchronous_commit = off")  # a server that dies is another test
-        connection.commit()
-
     found = World(engine)
     with ledger.notebook_run(engine, None, job="sync", clock=fixed_clock(MOMENTS[-1])) as run_id:
         everybody = RawVendor(0, MOMENTS[-1], fixed_clock(MOMENTS[-1]))
