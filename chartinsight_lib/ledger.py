@@ -120,6 +120,16 @@ def fence(conn: Connection, run_id: UUID) -> None:
         )
 
 
+def is_running(conn: Connection, run_id: UUID) -> bool:
+    """Whether a run counts as running, at this moment; `fence` for one that is about to write."""
+    return bool(
+        conn.execute(
+            text("SELECT EXISTS (SELECT FROM ops.runs WHERE run_id = :run_id AND state = 'running')"),
+            {"run_id": run_id},
+        ).scalar_one()
+    )
+
+
 def finish(
     conn: Connection,
     run_id: UUID,
@@ -134,8 +144,10 @@ def finish(
 ) -> dict[str, int]:
     """Record how a run ended (`succeeded` or `failed`) and free its lock; return the sums over its items' rows.
 
+    Twice is once: where the answer to the first time was lost, the second finds what it wrote.
+
     Raises:
-        Fenced: it counts as ended already; what was recorded then stands.
+        Fenced: it counts as ended in another way; what was recorded then stands.
     """
     found = conn.execute(
         text("""
@@ -160,6 +172,13 @@ def finish(
             "error_cell": error_cell,
         },
     ).one_or_none()
+    found = (
+        found
+        or conn.execute(
+            text("SELECT rows FROM ops.runs WHERE run_id = :run_id AND state = :state"),
+            {"run_id": run_id, "state": state},
+        ).one_or_none()
+    )
     conn.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _key(run_id)})
     if found is None:
         raise Fenced(f"run {run_id}: it counts as ended already, and how this attempt at it ended is not recorded.")

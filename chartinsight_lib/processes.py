@@ -22,14 +22,15 @@ def spawn(
     cwd: Path,
     log: IO[bytes],
     stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start `command` as the leader of a new process group, its output going to `log`.
+    """Start `command` as the leader of a new process group, its output going to `log`, or to `stdout` what is for that.
 
-    On Linux it gets SIGTERM when the calling thread's process ends, however it ends; call it from the main thread.
+    On Linux it gets SIGTERM when the calling thread ends, with its process or without: call it from a thread that outlives it.
     """
     return subprocess.Popen(
         [str(part) for part in command],
-        env=dict(env), cwd=cwd, stdin=stdin, stdout=log, stderr=log, start_new_session=True,
+        env=dict(env), cwd=cwd, stdin=stdin, stdout=log if stdout is None else stdout, stderr=log, start_new_session=True,
         preexec_fn=die_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - prctl only
     )  # fmt: skip
 
