@@ -432,7 +432,10 @@ def test_a_refused_instrument_that_is_a_batch_of_its_own_keeps_the_count_of_its_
 
 def test_a_run_that_was_given_up_writes_nothing_any_more(loader):
     source = Made([("all", records(("005930", DAYS[0], 100.0)))], ["005930"])
-    with ledger.notebook_run(loader, None, job="collect_daily", clock=CLOCK) as run_id:
+    with (
+        pytest.raises(Fenced, match="it counts as ended already"),  # nor does it end a second time
+        ledger.notebook_run(loader, None, job="collect_daily", clock=CLOCK) as run_id,
+    ):
         sync_instruments(loader, source, run_id=run_id, clock=CLOCK)
         with loader.begin() as conn:
             conn.execute(text("UPDATE ops.runs SET state = 'lost' WHERE run_id = :run_id"), {"run_id": run_id})

@@ -280,7 +280,10 @@ def test_the_oldest_holes_come_first_and_no_more_than_allowed(loader):
 def test_a_run_that_was_given_up_writes_nothing(loader):
     load(loader, Rows(rows("000010", without={"000010": [DAYS[3]]}), NOW))
     clock = fixed_clock(NOW)
-    with ledger.notebook_run(loader, None, job="check", clock=clock) as run_id:
+    with (
+        pytest.raises(Fenced, match="it counts as ended already"),  # nor does it end a second time
+        ledger.notebook_run(loader, None, job="check", clock=clock) as run_id,
+    ):
         with loader.begin() as conn:
             conn.execute(text("UPDATE ops.runs SET state = 'lost' WHERE run_id = :run_id"), {"run_id": run_id})
         for job in (check, verify):
