@@ -192,7 +192,7 @@ def _amber(about: str, says: str) -> Reason:
 def span(seconds: float) -> str:
     """Write a span of time in its largest unit, as 3 min."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length or (unit == "min" and seconds >= length):
+        if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
 
