@@ -1,4 +1,4 @@
-"""Serves one dashboard notebook with Voila: a process of its own that ends with whoever started it.
+"""Serves dashboard notebooks with Voila: a process of its own that ends with whoever started it.
 
 `start_dashboard` starts `python -m chartinsight_lib.dashboard_server` and hands it the settings, the token among them,
 through a pipe: the token stands in no process list, file or environment. The pipe stays open, and its end tells the
@@ -120,6 +120,7 @@ class Dashboard:
 def start_dashboard(
     *,
     notebook: Path,
+    pages: Mapping[str, Path] = {},
     port: int,
     token: str,
     database_url: str,
@@ -128,10 +129,11 @@ def start_dashboard(
     host: str = HOST,
     preheat: bool = True,
 ) -> Dashboard:
-    """Start Voila for one notebook on this machine only, behind a token; it dies with this process.
+    """Start Voila for some notebooks on this machine only, behind a token; it dies with this process.
 
     Args:
-        notebook: the dashboard.
+        notebook: the dashboard at the root of the address.
+        pages: further ones, {name: notebook}, each at /NAME; in the same folder. No other notebook can be reached.
         port: where to listen on 127.0.0.1; it must be free.
         token: what a visitor must know; at least 16 characters.
         database_url: a login that can only read, handed to the kernels as DATABASE_URL.
@@ -140,10 +142,15 @@ def start_dashboard(
         host: where to listen; another address than 127.0.0.1 is for containers, whose host publishes the port.
         preheat: keep one kernel ready, so that the page of the next visitor is there at once.
     Raises:
-        ConfigError: the notebook does not exist, the token is too short, or the port is taken.
+        ConfigError: a notebook does not exist or lies elsewhere, the token is too short, or the port is taken.
     """
-    if not notebook.is_file():
-        raise ConfigError(f"dashboard: there is no notebook {notebook}. Name an .ipynb file.")
+    for path in (notebook, *pages.values()):
+        if not path.is_file():
+            raise ConfigError(f"dashboard: there is no notebook {path}. Name an .ipynb file.")
+        if path.resolve().parent != notebook.resolve().parent:
+            raise ConfigError(
+                f"dashboard: {path} does not lie in {notebook.resolve().parent}. Put the pages into one folder."
+            )
     if len(token) < 16:
         raise ConfigError(f"dashboard: the token has {len(token)} characters, and 16 are needed. Make one at random.")
     check_port(host, port)
@@ -169,6 +176,7 @@ def start_dashboard(
     finally:
         os.close(written)
     settings = {"notebook": str(notebook.resolve()), "host": host, "port": port, "token": token, "preheat": preheat}
+    settings["pages"] = {name: path.resolve().name for name, path in pages.items()}
     assert process.stdin is not None  # noqa: S101  (asked for above)
     with contextlib.suppress(BrokenPipeError):  # it died at once: `wait_ready` says why
         process.stdin.write(json.dumps(settings).encode() + b"\n")

@@ -1,6 +1,6 @@
-"""Voila behind a token, for one notebook, in a process of its own; `dashboard.start_dashboard` starts it.
+"""Voila behind a token, for the notebooks that are named, in a process of its own; `dashboard.start_dashboard` starts it.
 
-It reads one line of JSON from its standard input: notebook, host, port, token, preheat. The end of that input is the
+It reads one line of JSON from its standard input: notebook, pages, host, port, token, preheat. The end of that input is the
 end of whoever started it, and the server ends too.
 """
 
@@ -33,6 +33,7 @@ def serve(settings: Mapping[str, Any]) -> None:
     from traitlets.config import Config
     from voila.app import Voila  # type: ignore[import-untyped]
     from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler  # type: ignore[import-untyped]
+    from voila.tornado.handler import TornadoVoilaHandler  # type: ignore[import-untyped]
 
     class Kernels(AsyncMappingKernelManager):
         """Refuses a visitor rather than take the machine down."""
@@ -42,6 +43,21 @@ def serve(settings: Mapping[str, Any]) -> None:
                 raise HTTPError(503, f"{KERNELS} pages are open. Close one and try again in {CULL_EVERY_S} s.")
             # What a page logs comes out with the server's own messages, and not nowhere.
             return await super().start_kernel(*args, extra_arguments=["--IPKernelApp.quiet=False"], **kwargs)
+
+    class Pages(Voila):  # type: ignore[misc]
+        """Serves further notebooks beside the one at the root, each at its own address, and lists none."""
+
+        def init_handlers(self) -> list[Any]:
+            *others, root = super().init_handlers()  # the last takes every path that is left, and serves one notebook
+            pages = [
+                (
+                    f"{self.server_url.rstrip('/')}/{re.escape(name)}",
+                    TornadoVoilaHandler,
+                    {**root[2], "notebook_path": notebook},
+                )
+                for name, notebook in settings["pages"].items()
+            ]
+            return [*others, *pages, root]
 
     # A page that closes tells the server to end its kernel, by a beacon that cannot carry the XSRF token; refused, each
     # reload would leave a kernel behind. What protects the call is the kernel's id, which the page alone knows.
@@ -93,7 +109,7 @@ def serve(settings: Mapping[str, Any]) -> None:
     if sys.platform == "linux":  # other users of the machine could listen on TCP; macOS has too short socket paths
         config.KernelManager = Config({"transport": "ipc"})
     # No voila.json of the user's may widen this.
-    app = Voila(config=config, config_file_paths=[])
+    app = Pages(config=config, config_file_paths=[])
     app.initialize([settings["notebook"]])
     _explain_errors()
     app.start()

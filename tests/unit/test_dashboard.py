@@ -10,7 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.cookiejar import CookieJar
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
@@ -36,10 +38,10 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(notebook: Path, port: int, token: str = TOKEN) -> dashboard.Dashboard:
+def start(notebook: Path, port: int, token: str = TOKEN, **options: Any) -> dashboard.Dashboard:
     log = notebook.parent / "voila.log"
     return dashboard.start_dashboard(
-        notebook=notebook, port=port, token=token, database_url="postgresql://reader@x/y", log=log
+        notebook=notebook, port=port, token=token, database_url="postgresql://reader@x/y", log=log, **options
     )
 
 
@@ -101,6 +103,42 @@ def test_only_the_token_opens_the_page_and_nothing_stays_after_stop(
     log = notebook.with_name("voila.log")
     assert log.stat().st_mode & 0o777 == 0o600
     assert TOKEN not in log.read_text(encoding="utf-8")
+
+
+def test_a_second_page_has_its_address_and_no_other_notebook_has_one(notebook: Path, port: int):
+    for name, says in (("health", "'the other page'"), ("private", "'nobody sees this'")):
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(says)]), notebook.with_name(f"{name}.ipynb")
+        )
+    with start(notebook, port, pages={"health": notebook.with_name("health.ipynb")}, preheat=False) as server:
+        server.wait_ready()
+        root = server.url.partition("?")[0]
+        assert status(root + "health") == 302  # to the login
+        visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+        visitor.open(server.url, timeout=60).close()  # the token once: from here on the cookie is enough
+        with visitor.open(root + "health", timeout=60) as reply:
+            assert "the other page" in reply.read().decode()
+        others = [
+            "private", "private.ipynb", "health.ipynb", "health/private.ipynb", "health/../private.ipynb", "..%2fprivate.ipynb",
+            "voila/render/private.ipynb", "voila/files/private.ipynb", "voila/files/health/..%2f..%2fetc%2fpasswd", "voila/tree",
+            "voila/tree/", "voila/api/contents/", "api/contents/private.ipynb", "tree", "lab", "files/private.ipynb",
+        ]  # fmt: skip
+        refused = {}
+        for path in others:
+            try:
+                with visitor.open(root + path, timeout=60) as reply:
+                    refused[path] = reply.status
+            except urllib.error.HTTPError as error:
+                refused[path] = error.code
+        assert set(refused.values()) <= {403, 404}, refused
+
+
+def test_a_page_that_lies_elsewhere_is_refused(notebook: Path, port: int, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    other = tmp_path / "elsewhere" / "page.ipynb"
+    other.write_bytes(notebook.read_bytes())
+    with pytest.raises(ConfigError, match="does not lie in"):
+        start(notebook, port, pages={"health": other})
 
 
 def test_the_server_and_its_kernels_die_with_a_starter_that_is_killed(notebook: Path, port: int):
