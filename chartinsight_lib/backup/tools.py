@@ -61,7 +61,7 @@ def running(
         process = subprocess.Popen(
             [str(part) for part in command],
             env=dict(environment), cwd="/", start_new_session=True, umask=0o077, stderr=said,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE if stdout else said,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
             preexec_fn=die_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - prctl only
         )  # fmt: skip
         try:

@@ -1,0 +1,766 @@
+"""Backups: of one moment while others write, whole or not there, compared when restored, and without a secret."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psutil
+import pytest
+from holding import hold, know
+from sqlalchemy import Connection, Engine, text
+
+from chartinsight_lib import ledger
+from chartinsight_lib.backup import keep, tools
+from chartinsight_lib.backup.keep import Keep, discard, kept
+from chartinsight_lib.backup.load import load
+from chartinsight_lib.backup.make import backup, dumping_role
+from chartinsight_lib.backup.manifest import DUMP, MANIFEST, Backup, find, listed, read
+from chartinsight_lib.backup.restore import LOST, restore
+from chartinsight_lib.backup.tools import environment, find_tools, output_of
+from chartinsight_lib.backup.verify import rehearse, verify
+from chartinsight_lib.clock import fixed_clock
+from chartinsight_lib.db import invariants
+from chartinsight_lib.db.engine import Database, open_database
+from chartinsight_lib.db.migrate import MIGRATIONS, head, upgrade
+from chartinsight_lib.db.panel_cache import held_market
+from chartinsight_lib.db.roles import Role
+from chartinsight_lib.errors import ConfigError, DatabaseError, NotFound, SchemaError
+from chartinsight_lib.settings import Settings
+
+CHARTINSIGHT = Path(sys.executable).with_name("chartinsight")
+NOW = datetime(2026, 11, 25, 3, 20, 11, tzinfo=UTC)
+CLOCK = fixed_clock(NOW)
+RUN = UUID(int=7)
+NASTY = "'; DROP TABLE live.candles; -- \\ \t\n한국 \\."
+CANARY = "canary-token-5f2a"
+
+# Rows that a careless copy would change: digits, infinities, arrays, JSON, quotes, line ends, years.
+FILL = (
+    "INSERT INTO live.instruments (market, code, name, kind, currency, states, listed_on, source, run_id) VALUES "
+    "('KRX', '005930', :nasty, 'stock', 'KRW', '{halted,NULL,\"a,b\"}', '0001-01-01', 'test', :run), "
+    "('KRX', '000660', '', 'stock', 'KRW', NULL, NULL, 'test', :run)",
+    "INSERT INTO live.candles SELECT i.id, '1d', '2024-08-05 00:00+00', 0.1 + 0.2, 'Infinity', 1e-300, 1.0 / 3, "
+    "9223372036854775807, -0.0, 8, 'test', :run FROM live.instruments AS i",
+    "INSERT INTO live.watermarks VALUES ('KRX', '1d', live.next_watermark())",
+    "INSERT INTO ops.quarantine (market, code, timeframe, ts, rule, action, source, item, source_row, payload, run_id) "
+    "VALUES ('KRX', NULL, '1d', '9999-12-31 23:59:59.999999+00', 'r', 'rejected', 's', :nasty, 1, "
+    "jsonb_build_object('k', CAST(:nasty AS text)), :run)",
+    "INSERT INTO ops.tokens VALUES ('finger', CAST(:canary AS text)::bytea, now())",
+    "INSERT INTO ops.allowances SELECT 'k' || n, '2024-08-05', n FROM generate_series(1, 500) AS n",
+)
+
+
+def fill(engine: Engine) -> None:
+    with engine.begin() as conn:
+        for statement in FILL:
+            conn.execute(text(statement), {"nasty": NASTY, "run": RUN, "canary": CANARY})
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[Database]:
+    """A second server, with the schema."""
+    home = Path(tempfile.mkdtemp(prefix="chartinsight-test-"))
+    home.chmod(0o755)
+    with open_database(Settings(home=home, _env_file=None)) as found:
+        upgrade(found)
+        yield found
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def target(second: Database) -> Iterator[Database]:
+    """The second server, with nothing in its tables."""
+    yield second
+    with acting(second) as conn:
+        names = conn.execute(
+            text("""
+                SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
+                WHERE schemaname IN ('live', 'ops', 'radar') AND tablename <> 'identity'
+            """)
+        ).scalar_one()
+        conn.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+
+
+@contextmanager
+def acting(database: Database, role: Role = Role.OWNER) -> Iterator[Connection]:
+    """A connection whose statements are committed at the end."""
+    engine = database.engine(role)
+    with engine.begin() as conn:
+        yield conn
+    engine.dispose()
+
+
+def bars(conn: Connection, code: str, held: Mapping[str, tuple], *, market: str = "KRX", timeframe: str = "1d") -> None:
+    """Hold bars of an instrument that is known, and move the watermark, as a collection does."""
+    hold(conn, code, held, market=market, timeframe=timeframe)
+    conn.execute(
+        text(
+            "INSERT INTO live.watermarks VALUES (:market, :timeframe, live.next_watermark()) "
+            "ON CONFLICT (market, timeframe) DO UPDATE SET version = excluded.version"
+        ),
+        {"market": market, "timeframe": timeframe},
+    )
+
+
+NOT_COMPARED = {"ops.tokens", "ops.identity", "live.watermarks"}
+"""What a restored database has otherwise than the one that was backed up."""
+
+
+def contents(database: Database, *leaving: str) -> dict[str, str]:
+    """{table: MD5 over its sorted rows}, by a statement that shares nothing with the product's."""
+    with acting(database) as conn:
+        names = conn.execute(
+            text("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('live', 'ops', 'radar')")
+        ).scalars()
+        return {
+            name: conn.exec_driver_sql(
+                f'SELECT md5(string_agg(t::text, chr(10) ORDER BY t::text COLLATE "C")) FROM {name} AS t'
+            ).scalar_one()
+            for name in sorted(set(names) - NOT_COMPARED - set(leaving))
+        }
+
+
+def definitions(database: Database) -> str:
+    """Everything but rows, as pg_dump writes it."""
+    command = [find_tools(0, reads=18).path("pg_dump"), "--schema-only", "--schema=live", "--schema=ops",
+               "--schema=radar", "--schema=api"]  # fmt: skip
+    done = subprocess.run(
+        command, env=environment(database, Role.OWNER), capture_output=True, text=True, check=True
+    ).stdout
+    return re.sub(r"\\(un)?restrict .*", "", done)
+
+
+def restored(target: Database, made: Backup, tmp_path: Path, **options: Any) -> Any:
+    options = {"replace": False, "aside": tmp_path / "aside", "clock": CLOCK, "say": lambda _: None} | options
+    return restore(target, made, **options)
+
+
+def until(condition: Callable[[], object], within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@contextmanager
+def held_up(
+    database: Database, table: str = "ops.allowances", mode: str = "ACCESS EXCLUSIVE"
+) -> Iterator[Callable[[], None]]:
+    """A table is locked within the `with`; gives what waits until pg_dump (or psql) stands in front of it."""
+    engine = database.engine(Role.OWNER)
+    with engine.begin() as conn, engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
+        conn.exec_driver_sql(f"LOCK TABLE {table} IN {mode} MODE")
+
+        def waiting() -> bool:
+            return bool(
+                watching.exec_driver_sql(
+                    "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
+                    "WHERE NOT l.granted AND a.application_name IN ('pg_dump', 'psql')"
+                ).scalar_one()
+            )
+
+        yield lambda: until(waiting)
+    engine.dispose()
+
+
+def command(settings: Settings, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [CHARTINSIGHT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
+        env={**os.environ, "CHARTINSIGHT_HOME": str(settings.home)}, **options,
+    )  # fmt: skip
+
+
+# What is backed up, and comes back.
+
+
+def test_a_restored_database_is_the_same_to_the_last_row_grant_and_number(database, loader, target, tmp_path):
+    fill(loader)
+    made = backup(database, tmp_path, CLOCK)
+    restored(target, made, tmp_path)
+    assert contents(target) == contents(database)
+    assert contents(target)["live.instruments"] is not None
+    assert definitions(target) == definitions(database)
+    # A sequence goes on where it stood, and nothing is numbered twice.
+    new = text(
+        "INSERT INTO live.instruments (market, code, name, kind, currency, source, run_id) "
+        "VALUES ('US', 'A', 'A', 'stock', 'USD', 'test', gen_random_uuid()) RETURNING id"
+    )
+    with acting(target, Role.LOADER) as theirs, acting(database, Role.LOADER) as ours:
+        assert theirs.execute(new).scalar_one() == ours.execute(new).scalar_one()
+    with acting(target, Role.READER) as conn:
+        assert conn.execute(text("SELECT count(*) FROM api.candles_raw")).scalar_one() == 2
+
+
+def test_the_manifest_says_what_is_in_it(database, loader, tmp_path):
+    with loader.begin() as conn:
+        know(conn, "005930")
+        know(conn, "AAPL", market="US")
+        bars(conn, "005930", {"2024-08-05": (1, 1, 1, 1, 1, 1, 8), "2024-08-06": (1, 1, 1, 1, 1, 1, 8)})
+        # 20:00 UTC of the 6th is the 7th in Seoul.
+        bars(conn, "005930", {"2024-08-06T20:00+00:00": (1, 1, 1, 1, 1, 1, 8)}, timeframe="5m")
+        bars(conn, "AAPL", {"2024-08-02": (1, 1, 1, 1, 1, 1, 8)}, market="US")
+    told = backup(database, tmp_path, CLOCK).manifest
+    assert (told.made_at, told.schema_version, told.code_version) == (NOW, head(), ledger.package_version())
+    assert told.newest_days == {"KRX": {"1d": "2024-08-06", "5m": "2024-08-07"}, "US": {"1d": "2024-08-02"}}
+    assert {name: table.rows for name, table in told.tables.items() if table.rows} == {
+        "live.instruments": 2, "live.candles": 4, "live.watermarks": 3, "ops.identity": 1,
+    }  # fmt: skip
+    assert told.left_out == ("ops.tokens",)
+
+
+def test_a_backup_is_private(database, loader, tmp_path):
+    made = backup(database, tmp_path / "new", CLOCK)
+    modes = {
+        path.name: oct(path.stat().st_mode & 0o777) for path in (made.path.parent, made.path, *made.path.iterdir())
+    }
+    assert modes == {"new": "0o700", made.path.name: "0o700", DUMP: "0o600", MANIFEST: "0o600"}
+
+
+def test_what_others_write_meanwhile_is_in_it_as_a_whole_or_not_at_all(database, loader, target, tmp_path):
+    pair = (
+        "INSERT INTO ops.runs (run_id, job, parameters, state, started_at, code_version, host) "
+        "VALUES (:id, 'pair', '{}', 'succeeded', now(), '', '')",
+        "INSERT INTO ops.run_items (run_id, item, state, rows, finished_at) VALUES (:id, 'one', 'done', '{}', now())",
+    )
+    written, stop = [], threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            run_id = uuid4()
+            with loader.begin() as conn:
+                for statement in pair:
+                    conn.execute(text(statement), {"id": run_id})
+            written.append(run_id)
+
+    made: list[Backup] = []
+    writer = threading.Thread(target=write)
+    dumper = threading.Thread(target=lambda: made.append(backup(database, tmp_path, CLOCK)))
+    writer.start()
+    until(lambda: len(written) > 20)
+    with held_up(database) as waits:
+        dumper.start()
+        waits()  # its moment is fixed by now, and nothing has been read yet
+        count = len(written)
+        until(lambda: len(written) > count + 20)
+    dumper.join(60)
+    stop.set()
+    writer.join(60)
+    restored(target, made[0], tmp_path)
+    with acting(target) as conn:
+        runs = set(conn.execute(text("SELECT run_id FROM ops.runs")).scalars())
+        items = set(conn.execute(text("SELECT run_id FROM ops.run_items")).scalars())
+    assert runs == items == set(written[: len(runs)])
+    assert 20 < len(runs) <= count + 1 < len(written) - 15
+
+
+def test_a_login_that_may_only_load_makes_the_same_backup(database, loader, tmp_path):
+    fill(loader)
+    theirs = Database(dict.fromkeys(Role, database.urls[Role.LOADER]))
+    assert (dumping_role(theirs), dumping_role(database)) == (Role.LOADER, Role.OWNER)
+    one, other = backup(theirs, tmp_path, CLOCK), backup(database, tmp_path, CLOCK)
+    assert one.manifest.tables == other.manifest.tables
+    assert verify(one)
+
+
+# Secrets.
+
+
+def test_no_password_and_no_token_is_in_a_backup_or_on_a_command_line(database, loader, settings, tmp_path):
+    fill(loader)
+    credentials = json.loads(next(settings.home.rglob("credentials.json")).read_text())
+    seen: set[str] = set()
+    with held_up(database) as waits:
+        running = command(settings, "db", "backup", "--to", tmp_path)
+        waits()
+        for process in psutil.process_iter():
+            try:
+                seen.add("\0".join(process.cmdline()))
+            except psutil.Error:
+                continue
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    (made,) = listed(tmp_path)
+    plain = output_of([find_tools(0, reads=18).path("pg_restore"), "--file=-", made.dump])
+    written = [said, plain, (made.path / MANIFEST).read_text(), made.dump.read_bytes().decode("latin-1"), *seen]
+    secrets = [*credentials.values(), CANARY, CANARY.encode().hex()]
+    assert len(secrets) == 6 and any("pg_dump" in line for line in seen)
+    assert [secret for secret in secrets for one in written if secret in one] == []
+    assert "PASSWORD" not in plain and "005930" in plain
+
+
+# What goes wrong while a backup is made.
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_bytes().hex() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_one_that_is_killed_leaves_nothing_that_looks_whole_and_the_next_one_clears_up(
+    database, loader, settings, tmp_path
+):
+    fill(loader)
+    backup(database, tmp_path, CLOCK)
+    before = fingerprints(tmp_path)
+    with held_up(database) as waits:
+        running = command(settings, "db", "backup", "--to", tmp_path)
+        waits()
+        dumping = [one for one in psutil.Process(running.pid).children(recursive=True) if one.name() == "pg_dump"]
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        assert len(dumping) == 1
+        assert psutil.wait_procs(dumping, timeout=10)[1] == []  # it does not outlive its starter
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(listed(tmp_path)) == 1 and len(names) == 2 and any(name.startswith(".") for name in names)
+    assert before.items() <= fingerprints(tmp_path).items()
+    backup(database, tmp_path, CLOCK)
+    assert len(listed(tmp_path)) == len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_leaves_nothing_and_is_said(database, loader, settings, tmp_path):
+    with loader.begin() as conn:  # what does not compress
+        conn.execute(
+            text(
+                "INSERT INTO ops.quarantine (market, timeframe, rule, action, source, item, source_row, payload, run_id) "
+                "SELECT 'KRX', '1d', md5(n::text), 'rejected', md5((n * 3)::text), md5((n * 7)::text), n, '{}', "
+                "gen_random_uuid() FROM generate_series(1, 5000) AS n"
+            )
+        )
+    backup(database, tmp_path, CLOCK)
+    before = fingerprints(tmp_path)
+    limit = 300_000
+    assert next(tmp_path.rglob(DUMP)).stat().st_size > limit
+    running = command(
+        settings, "db", "backup", "--to", tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "pg_dump failed" in said and "Traceback" not in said
+    assert fingerprints(tmp_path) == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_at_a_time_in_one_folder_are_refused(database, loader, tmp_path):
+    with held_up(database) as waits:
+        first = threading.Thread(target=lambda: backup(database, tmp_path, CLOCK))
+        first.start()
+        waits()
+        with pytest.raises(ConfigError, match="another one is being made"):
+            backup(database, tmp_path, CLOCK)
+    first.join(60)
+    assert len(listed(tmp_path)) == 1
+
+
+def test_a_folder_that_cannot_be_is_said(database, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        backup(database, tmp_path / "file" / "backups", CLOCK)
+
+
+def test_programs_that_are_too_old_are_said_with_what_to_install(monkeypatch):
+    monkeypatch.setattr(tools, "client_folders", lambda: [(18, Path("/c")), (15, Path("/a")), (16, Path("/b"))])
+    assert [find_tools(15).major, find_tools(17).major, find_tools(15, reads=16).major] == [15, 18, 16]
+    with pytest.raises(ConfigError, match=r"PostgreSQL 19 or newer are needed, and this machine has 15, 16, 18\..*-19"):
+        find_tools(19)
+
+
+# What is wrong with a backup.
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a bit": (lambda path: flip(path / DUMP), "SHA-256 differs"),
+    "the end": (lambda path: os.truncate(path / DUMP, 1000), "has 1,000 bytes"),
+    "the dump": (lambda path: (path / DUMP).unlink(), "its dump is gone"),
+    "a table": (
+        lambda path: edit(
+            path / MANIFEST, lambda told: told["tables"].update({"ops.more": {"rows": 1, "digest": "1"}})
+        ),
+        "lacks ops.more",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_backup_that_was_damaged_or_tampered_with_is_refused(database, loader, target, tmp_path, what):
+    fill(loader)
+    made = backup(database, tmp_path, CLOCK)
+    damage, message = DAMAGE[what]
+    damage(made.path)
+    before = contents(target)
+    with pytest.raises(SchemaError, match=message):
+        restored(target, find("newest", tmp_path), tmp_path)
+    assert contents(target) == before
+
+
+def test_one_whose_manifest_is_gone_or_of_another_format_is_none(database, loader, tmp_path):
+    made = backup(database, tmp_path, CLOCK)
+    edit(made.path / MANIFEST, lambda told: told.update(format=2))
+    with pytest.raises(SchemaError, match="another format"):
+        read(made.path)
+    (made.path / MANIFEST).unlink()
+    with pytest.raises(SchemaError, match="cannot be read"):
+        read(made.path)
+    with pytest.raises(NotFound, match="there is none"):
+        find("newest", tmp_path)
+
+
+def test_a_row_that_is_not_what_the_manifest_says_undoes_the_whole_restore(database, loader, target, tmp_path):
+    fill(loader)
+    made = backup(database, tmp_path, CLOCK)
+    edit(made.path / MANIFEST, lambda told: told["tables"]["ops.allowances"].update(digest="1"))
+    before, defined = contents(target), definitions(target)
+    with pytest.raises(DatabaseError, match=r"nothing was changed.*ops.allowances has 500 rows with the checksum"):
+        restored(target, read(made.path), tmp_path)
+    assert (contents(target), definitions(target)) == (before, defined)
+
+
+def test_a_rehearsal_restores_on_a_server_of_its_own_and_leaves_nothing(database, loader, tmp_path, monkeypatch):
+    fill(loader)
+    made = backup(database, tmp_path / "backups", CLOCK)
+    place = Path(tempfile.mkdtemp(prefix="chartinsight-test-"))
+    place.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    assert f"{made.manifest.rows:,} rows in {len(made.manifest.tables)} tables are the same" in rehearse(made)
+    assert list(place.iterdir()) == []
+    edit(made.path / MANIFEST, lambda told: told["tables"]["live.candles"].update(rows=3))
+    with pytest.raises(DatabaseError, match="live.candles has 2 rows"):
+        rehearse(read(made.path))
+    shutil.rmtree(place)
+
+
+# Restoring.
+
+
+def test_a_database_that_holds_something_is_replaced_only_when_told_and_put_aside_first(
+    database, loader, target, tmp_path
+):
+    fill(loader)
+    made = backup(database, tmp_path, CLOCK)
+    with acting(target, Role.LOADER) as conn:
+        know(conn, "035720")
+        before = made
+    earlier = contents(target)
+    with pytest.raises(ConfigError, match=r"holds rows in .*live.instruments.* With --replace"):
+        restored(target, before, tmp_path)
+    assert contents(target) == earlier
+    done = restored(target, before, tmp_path, replace=True)
+    assert contents(target) == contents(database)
+    # Nothing is lost: what was there comes back from where it was put.
+    assert done.aside.path.parent == tmp_path / "aside"
+    restored(target, done.aside, tmp_path, replace=True)
+    assert contents(target) == earlier
+
+
+def test_nothing_is_restored_while_a_job_runs(database, loader, target, tmp_path):
+    made = backup(database, tmp_path, CLOCK)
+    with acting(target, Role.LOADER) as conn:
+        ledger.begin(conn, run_id=uuid4(), job="collect_daily", parameters={}, clock=CLOCK)
+    before = contents(target)
+    with pytest.raises(ConfigError, match="collect_daily is running"):
+        restored(target, made, tmp_path, replace=True)
+    with pytest.raises(DatabaseError, match=r"nothing was changed.*a job is running"):  # it began after the look
+        load(target, made)
+    assert contents(target) == before
+
+
+def test_a_restore_that_is_killed_half_way_has_changed_nothing(database, loader, settings, tmp_path):
+    fill(loader)
+    made = backup(database, tmp_path, CLOCK)
+    with loader.begin() as conn:
+        conn.execute(text("UPDATE live.instruments SET name = 'later'"))
+    before = contents(database)
+    with held_up(database, "radar.snapshot", "ACCESS SHARE") as waits:  # somebody reads: what only reads goes past
+        running = command(settings, "db", "restore", made.path, "--replace", "--to", tmp_path)
+        waits()
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    until(lambda: not psutil.pid_exists(running.pid))
+    assert contents(database) == before
+
+
+def test_views_of_others_are_not_dropped_by_the_way(database, loader, target, tmp_path):
+    made = backup(database, tmp_path, CLOCK)
+    with acting(target) as conn:
+        conn.execute(text("CREATE VIEW public.mine AS SELECT count(*) FROM live.candles"))
+    with pytest.raises(ConfigError, match=r"public.mine read our tables"):
+        restored(target, made, tmp_path)
+    with acting(target) as conn:
+        assert conn.execute(text("SELECT count FROM public.mine")).scalar_one() == 0
+        conn.execute(text("DROP VIEW public.mine"))
+
+
+def test_a_backup_of_a_newer_program_is_refused(database, loader, target, tmp_path):
+    made = backup(database, tmp_path, CLOCK)
+    edit(made.path / MANIFEST, lambda told: told.update(schema_version="9999"))
+    with pytest.raises(ConfigError, match=r"schema 9999, newer than this program's"):
+        restored(target, read(made.path), tmp_path)
+
+
+def migrated_to(database: Database, version: str) -> None:
+    from alembic import command as alembic
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with acting(database) as conn:
+        config.attributes["connection"] = conn
+        alembic.upgrade(config, version)
+
+
+def test_a_backup_of_an_older_schema_is_restored_and_brought_up_to_date(target, empty_home, tmp_path):
+    with open_database(Settings(home=empty_home, _env_file=None)) as old:
+        migrated_to(old, "0006")
+        with acting(old, Role.LOADER) as conn:
+            for statement in FILL:
+                conn.execute(text(statement), {"nasty": NASTY, "run": RUN, "canary": CANARY})
+            conn.execute(
+                text(
+                    "INSERT INTO ops.runs (run_id, job, parameters, state, started_at, code_version, host) "
+                    "VALUES (:run, 'collect_daily', '{}', 'running', '2024-08-05', '0', 'h')"
+                ),
+                {"run": RUN},
+            )
+        made = backup(old, tmp_path, CLOCK)
+        held = contents(old, "ops.runs")
+    assert made.manifest.schema_version == "0006"
+    done = restored(target, made, tmp_path)
+    assert (done.version, done.lost) == (head(), 1)
+    now = contents(target, "ops.runs")
+    assert {name: now[name] for name in held} == held
+    assert len(now) > len(held)
+    with acting(target, Role.READER) as conn:
+        row = conn.execute(text("SELECT state, error, finished_at, attempt FROM api.runs")).one()
+        assert row == ("lost", LOST, NOW, 1)
+        assert conn.execute(text("SELECT count(*) FROM api.slots")).scalar_one() == 0
+
+
+def test_a_run_that_was_under_way_is_lost_and_its_slot_is_tried_again(database, loader, target, tmp_path):
+    slot = datetime(2026, 11, 25, 3, tzinfo=UTC)
+    with loader.begin() as conn:
+        ledger.begin(conn, run_id=RUN, job="collect_daily", parameters={}, clock=CLOCK)
+        conn.execute(
+            text(
+                "INSERT INTO ops.slots (job, market, slot, day, state, run_id, attempts, claimed_by, changed_at) "
+                "VALUES ('collect_daily', 'KRX', :slot, '2026-11-25', 'running', :run, 1, 'me', :slot)"
+            ),
+            {"slot": slot, "run": RUN},
+        )
+    done = restored(target, backup(database, tmp_path, CLOCK), tmp_path)
+    assert done.lost == 1
+    with acting(target) as conn:
+        assert conn.execute(text("SELECT state, error_class FROM ops.runs")).one() == ("lost", "Lost")
+        assert conn.execute(text("SELECT state, next_try, reason FROM ops.slots")).one() == ("retrying", NOW, LOST)
+
+
+def test_a_copy_of_bars_of_before_is_not_believed_after_a_restore(database, loader, tmp_path):
+    cache = tmp_path / "cache"
+
+    def closes() -> list[float]:
+        with loader.connect() as conn:
+            return held_market(conn, "KRX", "1d", cache).bars.columns["close"].tolist()
+
+    def versions() -> tuple[str, int]:
+        with loader.connect() as conn:
+            return tuple(
+                conn.execute(text("SELECT i.id, w.version FROM ops.identity AS i, live.watermarks AS w")).one()
+            )
+
+    def say(close: float) -> None:
+        with loader.begin() as conn:
+            bars(conn, "005930", {"2024-08-05": (close, close, close, close, 1, 1, 8)})
+
+    with loader.begin() as conn:
+        know(conn, "005930")
+    say(100)
+    assert closes() == [100]
+    made, first = backup(database, tmp_path, CLOCK), versions()
+    say(200)
+    assert closes() == [200]
+    second = versions()
+    copies = {path: path.read_bytes() for path in cache.iterdir()}
+    assert len(copies) == 1
+    restored(database, made, tmp_path, replace=True)
+    third = versions()
+    assert third[0] not in {first[0], second[0]}
+    assert third[1] >> 20 > second[1] >> 20 > first[1] >> 20  # the numbers of the time that is undone do not come again
+    assert closes() == [100]
+    for path, content in copies.items():
+        path.write_bytes(content)
+    assert closes() == [100]
+
+
+# Which are kept.
+
+
+def of(*when: str) -> list[Backup]:
+    """Backups that exist on paper alone."""
+    base = read_nothing()
+    return [Backup(Path(at), replace(base, made_at=datetime.fromisoformat(at).replace(tzinfo=UTC))) for at in when]
+
+
+def read_nothing() -> Any:
+    from chartinsight_lib.backup.manifest import Manifest
+
+    return Manifest(NOW, "id", head(), "0", "18.4", "pg_dump 18", {}, (), {}, 0, "")
+
+
+def test_the_newest_of_each_day_week_and_month_is_kept_by_a_calendar_worked_by_hand():
+    # 2026-11-25 is a Wednesday; its week begins on the 23rd, the weeks before on the 16th, the 9th and the 2nd.
+    backups = of("2026-11-25T02:00", "2026-11-25T01:00", "2026-11-24T01:00", "2026-11-22T01:00", "2026-11-21T01:00",
+                 "2026-11-15T01:00", "2026-11-14T01:00", "2026-10-31T01:00", "2026-10-01T01:00", "2026-08-15T01:00")  # fmt: skip
+    names = {str(path) for path in kept(backups, Keep(daily=2, weekly=3, monthly=3))}
+    assert names == {
+        "2026-11-25T02:00",  # the newest of its day, week and month
+        "2026-11-24T01:00",  # the second day
+        "2026-11-22T01:00", "2026-11-15T01:00",  # the Sundays end the second and the third week
+        "2026-10-31T01:00", "2026-08-15T01:00",  # the second month that has one, and the third
+    }  # fmt: skip
+
+
+def test_fewer_than_the_rule_asks_for_are_all_kept():
+    backups = of("2020-01-01", "2021-01-01")
+    assert len(kept(backups, Keep())) == 2
+
+
+def copies_of(made: Backup, count: int) -> list[Path]:
+    """Older backups: the same, said to be of the days before."""
+    paths = []
+    for days in range(1, count + 1):
+        at = NOW - timedelta(days=days)
+        path = made.path.with_name(f"{at:%Y%m%dT%H%M%SZ}-{days:08x}")
+        shutil.copytree(made.path, path)
+        edit(path / MANIFEST, lambda told, at=at: told.update(made_at=at.isoformat()))
+        paths.append(path)
+    return paths
+
+
+def test_older_ones_are_discarded_and_nothing_else_in_the_folder_is(database, loader, tmp_path):
+    made = backup(database, tmp_path, CLOCK)
+    older = copies_of(made, 3)
+    edit(older[2] / MANIFEST, lambda told: told.update(database=str(uuid4())))  # another database's
+    stranger = tmp_path / "holiday-pictures"
+    stranger.mkdir()
+    assert discard(tmp_path, made, Keep(daily=1, weekly=0, monthly=0)) == [older[1], older[0]]
+    assert {path.name for path in tmp_path.iterdir()} == {made.path.name, older[2].name, stranger.name}
+
+
+def test_the_last_good_one_is_never_discarded(database, loader, tmp_path):
+    made = backup(database, tmp_path, CLOCK)
+    (older,) = copies_of(made, 1)
+    flip(made.dump)
+    with pytest.raises(SchemaError, match="none of the .* newest is whole"):
+        discard(tmp_path, made, Keep(daily=1, weekly=0, monthly=0))
+    assert older.is_dir() and verify(read(older))
+
+
+def test_one_made_by_a_clock_that_went_back_is_not_discarded_at_once(database, loader, tmp_path):
+    made = backup(database, tmp_path, CLOCK)
+    back = backup(database, tmp_path, fixed_clock(NOW - timedelta(days=900)))
+    assert discard(tmp_path, back, keep.Keep(daily=1, weekly=0, monthly=0)) == []
+    assert {made.path, back.path} == {one.path for one in listed(tmp_path)}
+
+
+# The live database.
+
+
+def found(database: Database) -> dict[str, bool | None]:
+    with acting(database, Role.LOADER) as conn:
+        return {one.what: one.good for one in invariants.check(conn)}
+
+
+def test_a_database_as_it_should_be_passes_every_check(database, loader):
+    with loader.begin() as conn:
+        know(conn, "005930")
+        bars(conn, "005930", {"2024-08-05": (1, 1, 1, 1, 1, 1, 8)})
+    with loader.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        ledger.begin(conn, run_id=uuid4(), job="a", parameters={}, clock=CLOCK)  # it runs, and its lock is held
+        assert set(found(database).values()) <= {True, None}
+
+
+BROKEN = {
+    "instruments": "INSERT INTO ops.cursors VALUES (99, '1d', 's', '2024-08-05', '2024-08-05', gen_random_uuid())",
+    "identity": "DELETE FROM ops.identity",
+    "watermarks": "DELETE FROM live.watermarks",
+    "watermark": "UPDATE live.watermarks SET version = 9223372036854775807",
+    "coverage": "INSERT INTO ops.coverage SELECT id, '1d', '2024-08-05', '2024-08-06', 2, 2, 0, 0, 0, now(), gen_random_uuid() "
+    "FROM live.instruments",
+    "resolved gaps": "INSERT INTO ops.gaps (instrument_id, timeframe, ts, kind, source, run_id, state) "
+    "SELECT id, '1d', '2024-08-06 00:00+00', 'missing', 's', gen_random_uuid(), 'resolved' FROM live.instruments",
+    "runs": "INSERT INTO ops.runs (run_id, job, parameters, state, started_at, code_version, host) "
+    "VALUES ('f0000000-0000-4000-8000-000000000000', 'a', '{}', 'running', now(), '', '')",
+    "slots": "INSERT INTO ops.slots (job, market, slot, day, state, run_id, claimed_by, changed_at) "
+    "VALUES ('a', 'KRX', now(), '2024-08-05', 'running', gen_random_uuid(), 'me', now())",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_broken_is_found_and_nothing_else(database, loader, what):
+    with loader.begin() as conn:
+        know(conn, "005930")
+        bars(conn, "005930", {"2024-08-05": (1, 1, 1, 1, 1, 1, 8)})
+    with loader.connect() as conn:  # rolled back, so that the identity is not lost to other tests
+        conn.execute(text("SET LOCAL chartinsight.moves_watermark = 'itself'"))
+        conn.execute(text(BROKEN[what]))
+        findings = list(invariants.check(conn))
+        assert [one.what for one in findings if one.good is False] == [what]
+        assert all(one.remedy for one in findings if one.good is False)
+        conn.rollback()
+
+
+# The commands.
+
+
+def test_the_commands_back_up_check_and_restore(empty_home):
+    settings = Settings(home=empty_home, _env_file=None)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        running = command(settings, *arguments)
+        said, _ = running.communicate(timeout=120)
+        return running.returncode, said
+
+    assert run("db", "upgrade")[0] == 0
+    with open_database(settings) as database, acting(database, Role.LOADER) as conn:
+        know(conn, "005930")
+    code, said = run("db", "backup")
+    assert code == 0 and "rows of" in said
+    assert len(listed(settings.backups)) == 1
+    code, said = run("db", "check", "newest", "--json")
+    assert (code, [one["good"] for one in json.loads(said)]) == (0, [True, True])
+    code, said = run("db", "restore", "newest")
+    assert code == 2 and "--replace" in said
+    code, said = run("db", "restore", "newest", "--replace")
+    assert code == 0 and "put aside" in said and "restored" in said
+    assert len(listed(settings.backups)) == 2
+    flip(listed(settings.backups)[-1].dump)
+    code, said = run("db", "check", "newest")
+    assert code == 1 and "WRONG" in said and "-> " in said
+    code, said = run("db", "check")
+    assert code == 0 and "WRONG" not in said
+    assert run("db", "restore", "nonsense")[0] == 2
