@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chartinsight_lib import __version__
+from chartinsight_lib.cli.alerts import alerts
 from chartinsight_lib.cli.data import data
 from chartinsight_lib.cli.database import db
 from chartinsight_lib.cli.edge import edge
@@ -215,6 +216,7 @@ def doctor_command() -> None:
         raise ChartInsightError(f"doctor: {wrong} of the checks failed; see above.")
 
 
+main.add_command(alerts)
 main.add_command(data)
 main.add_command(db)
 main.add_command(logs_command)
