@@ -21,7 +21,16 @@ from chartinsight_lib.db import query, stage, store
 from chartinsight_lib.db.instruments import instrument_ids
 from chartinsight_lib.db.rows import REFUSALS, refusal
 from chartinsight_lib.domain import COLLECTED, FACTOR, MARKETS, Flag
-from chartinsight_lib.errors import ChartInsightError, ConfigError, Fenced, RunFailed, SchemaError
+from chartinsight_lib.errors import (
+    ChartInsightError,
+    ConfigError,
+    Fenced,
+    ItemsUnavailable,
+    Passing,
+    RunFailed,
+    SchemaError,
+    reason,
+)
 from chartinsight_lib.factors import learn_factors
 from chartinsight_lib.joining import Told, join_staged
 
@@ -47,7 +56,7 @@ class Report:
         return table
 
     def check(self) -> None:
-        """Raise RunFailed when an item failed: what succeeded is stored all the same."""
+        """Raise RunFailed when an item failed, ItemsUnavailable when each that did may succeed later: what succeeded is stored."""
         if not self.errors:
             return
         (item, why), failed, all_of_them = (
@@ -55,7 +64,9 @@ class Report:
             len(self.errors),
             len(self.items | self.errors),
         )
-        raise RunFailed(
+        # The runner tries again where that may help, and knows it by the name of the error.
+        kind = ItemsUnavailable if all(isinstance(why, Passing) for why in self.errors.values()) else RunFailed
+        raise kind(
             f"{self.job}: {failed} of {all_of_them} items failed{'; the others are stored' if failed < all_of_them else ''}. "
             f"{'First: ' if failed > 1 else ''}{item}: {why}{' The others are in api.run_items.' if failed > 1 else ''}"
         )
@@ -171,13 +182,11 @@ def _collect(
         except Fenced:
             raise
         except (ChartInsightError, *REFUSALS) as error:
-            reason = str(error) if isinstance(error, ChartInsightError) else refusal(error)
-            report.errors[batch.name] = reason
+            said = reason(error) if isinstance(error, ChartInsightError) else refusal(error)
+            report.errors[batch.name] = said
             with engine.begin() as conn:
                 ledger.fence(conn, load.run_id)
-                ledger.record_item(
-                    conn, load.run_id, batch.name, rows={}, clock=load.clock, market=market, error=reason
-                )
+                ledger.record_item(conn, load.run_id, batch.name, rows={}, clock=load.clock, market=market, error=said)
             continue
         if rows:
             report.items[batch.name] = rows

@@ -32,8 +32,10 @@ from chartinsight_lib.errors import (
     ConfigError,
     Fenced,
     NotFound,
+    Passing,
     RateLimited,
     Unavailable,
+    reason,
 )
 from chartinsight_lib.normalise_dart import Listed, asked_as, fiscal_month
 from chartinsight_lib.pace import LocalAllowance, LocalSlots, Pacer
@@ -187,7 +189,7 @@ class _Run:
                     raise
                 failed_in_a_row = failed_in_a_row + 1 if isinstance(error, Unavailable) else 0
                 if failed_in_a_row == IN_A_ROW:
-                    self.report.errors["dart"] = (
+                    self.report.errors["dart"] = Passing(
                         f"stopped, because {IN_A_ROW} companies in a row had no answer; {len(self.left) - 1} are left. Try later."
                     )
                     return
@@ -209,7 +211,7 @@ class _Run:
             self.record(item, {}, error=refusal(error))
             raise
         # Where the allowance ended, the rest of it comes tomorrow.
-        self.record(item, rows, error=str(stopped) if stopped and not _used_up(stopped) else wrong)
+        self.record(item, rows, error=reason(stopped) if stopped and not _used_up(stopped) else wrong)
         if stopped:
             raise stopped
 

@@ -50,6 +50,10 @@ class RunFailed(ChartInsightError):
         self.temporary, self.error_class, self.run_id = temporary, error_class, run_id
 
 
+class ItemsUnavailable(RunFailed):
+    """Items of a run failed, each for a cause that may pass; what succeeded is stored."""
+
+
 class SlotRefused(ChartInsightError):
     """A slot is not run by whoever asked: `why` is taken, not yet or skipped, as of `slots.Why`; `reason` says it in words."""
 
@@ -92,3 +96,14 @@ class Unavailable(UpstreamError):
 
 class UnknownCode(UpstreamError):
     """A source knows no instrument of this code, or not on this exchange."""
+
+
+class Passing(str):
+    """Why an item failed, in words, where the cause may pass by itself."""
+
+    __slots__ = ()
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says, as `Passing` where trying again later may help."""
+    return Passing(error) if isinstance(error, RateLimited | TruncatedReply | Unavailable) else str(error)

@@ -29,6 +29,7 @@ from chartinsight_lib.errors import (
     DatabaseError,
     TruncatedReply,
     Unavailable,
+    reason,
 )
 
 BOARDS = ("KOSPI", "KOSDAQ")
@@ -187,9 +188,9 @@ class KiwoomSource:
             except Unavailable as error:
                 if next(in_a_row) >= UNAVAILABLE_MOST:
                     raise
-                return key, str(error)
+                return key, reason(error)
             except ChartInsightError as error:
-                return key, str(error)
+                return key, reason(error)
             in_a_row = count(1)
             return key, found
 

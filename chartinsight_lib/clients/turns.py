@@ -14,7 +14,7 @@ import pandas as pd
 
 from chartinsight_lib.calendars import calendar
 from chartinsight_lib.clients.base import REQUIRED, Batch
-from chartinsight_lib.errors import AuthFailed, ChartInsightError, ConfigError, RateLimited, Unavailable
+from chartinsight_lib.errors import AuthFailed, ChartInsightError, ConfigError, RateLimited, Unavailable, reason
 
 OVERLAP = timedelta(days=30)
 """Bars are read again so far back: a request costs the same, and a past that was restated shows in it."""
@@ -51,13 +51,13 @@ def in_turn(codes: Iterable[str], fetch: Callable[[str], Fetched], *, together: 
         except (RateLimited, AuthFailed, ConfigError, Unavailable) as error:
             failed += 1
             if isinstance(error, Unavailable) and failed < UNAVAILABLE_MOST:
-                part.append((code, str(error)))
+                part.append((code, reason(error)))
             else:
                 if part:
                     yield _batch(part)
                 raise
         except ChartInsightError as error:
-            part.append((code, str(error)))
+            part.append((code, reason(error)))
             failed = 0
         if len(part) == together:
             yield _batch(part)
