@@ -5,6 +5,7 @@ killed, slept or was set back goes on as another would. What went wrong is said,
 job's rule; nothing of it ends the scheduler.
 """
 
+import logging
 import os
 import platform
 import threading
@@ -18,14 +19,15 @@ from typing import Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from chartinsight_lib import ledger, slots
+from chartinsight_lib import alerts, ledger, slots
 from chartinsight_lib.calendars import calendar
+from chartinsight_lib.db import heartbeat
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.due import Due, Passed, Waiting, due, lacks, parameters, waits_for
-from chartinsight_lib.errors import BeyondHorizon, ChartInsightError, RunFailed, SlotRefused
+from chartinsight_lib.errors import BeyondHorizon, ChartInsightError, DatabaseError, Fenced, RunFailed, SlotRefused
 from chartinsight_lib.jobs import read_list
-from chartinsight_lib.runner import SlotRequest, Warm, declared, discard_unfinished, run_job
+from chartinsight_lib.runner import Run, SlotRequest, Warm, declared, discard_unfinished, run_job
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.sources import LIVE
 
@@ -34,8 +36,10 @@ AT_A_TIME = 4
 BEAT_S, REAP_S, ALERTS_S, TOLD_AGAIN_S = 5.0, 2.0, 60.0, 3600.0
 PATIENCE_S = 20.0
 """So long a scheduler that is told to end waits for its runs to be interrupted."""
+NO_DATABASE = "the database does not answer; it is tried again"
 
 Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -119,7 +123,7 @@ class Scheduler:
             # Nobody knows any more when something is due; to guess would be to ask on holidays.
             self._tell("NOTHING IS RUN ANY MORE", error)
         except (ChartInsightError, SQLAlchemyError) as error:
-            self._tell("the database does not answer; it is tried again", error)
+            self._tell(NO_DATABASE, error)
         self._warm.refill()
 
     @property
@@ -144,6 +148,21 @@ class Scheduler:
                 discard_unfinished(self._settings.runs, run_id)
                 self._say(f"  run {run_id.hex[:8]} was cut off; its record says so, and its slot is tried again")
 
+        if self._ticks.due("beat", BEAT_S):
+            with self._engine.begin() as conn:
+                heartbeat.beat(conn, name=self.name, market=self._market, running=len(self._running))
+        if self._ticks.due("alerts", ALERTS_S):
+            self._threads.submit(self._check_alerts)
+
+    def _check_alerts(self) -> None:
+        try:
+            alerts.check(self._database, self._settings, self._market, self._say)
+        except (DatabaseError, SQLAlchemyError) as error:
+            self._tell(NO_DATABASE, error)
+        except Exception as error:  # the edge: what cannot be told keeps nobody from running
+            _log.exception("the notices could not be checked")
+            self._tell("the notices could not be checked", error)
+
     def _leave_out(self, step: Passed, now: datetime) -> None:
         with self._engine.begin() as conn:
             slots.skip(conn, step.job, self._market, step.slots, reason=step.reason, by=self.name, now=now)
@@ -152,33 +171,46 @@ class Scheduler:
         self._say(f"  {step.job.name:<17} skipped {which}: {step.reason}")
 
     def _attempt(self, step: Due) -> None:
-        """Run one slot, in a thread of its own; every end of it is said."""
-        job, started = step.job, monotonic()
-        request = SlotRequest(
-            step.slot, by=self.name, pools=self._pools, waits_for=waits_for(self._jobs, job, self._calendar, step.slot),
-            covers=step.covers,
-        )  # fmt: skip
+        """Run one slot, in a thread of its own; every end of it is said, and nothing of it ends the other jobs."""
+        name, started = step.job.name, monotonic()
         try:
-            told = parameters(job, declared(job.notebook), self._calendar, step.slot, self._source)
-            run = run_job(
-                self._database, self._settings, job, told, engine=self._by, market=self._market, slot=request,
-                warm=self._warm, stop=self._stop,
-            )  # fmt: skip
+            run = self._run(step)
         except SlotRefused as refusal:
             if refusal.why == slots.Why.SKIPPED:
-                self._say(f"  {job.name:<17} skipped {step.slot:%m-%d %H:%M}: {refusal.reason}")
-            return
-        except (ChartInsightError, SQLAlchemyError) as error:
-            if not self._stop.is_set():
-                message = str(error).splitlines()[0]
-                self._failures[job.name] = message
-                retried = " (it is tried again)" if isinstance(error, RunFailed) and error.temporary else ""
-                self._say(f"  {job.name:<17} FAILED, going on with what is stored{retried}: {message}")
-            return
-        self._failures.pop(job.name, None)
-        self._say(
-            f"  {job.name:<17} {monotonic() - started:4.1f} s  {step.slot:%m-%d %H:%M} {ledger.rows_text(run.rows)}"
-        )
+                self._say(f"  {name:<17} skipped {step.slot:%m-%d %H:%M}: {refusal.reason}")
+        except RunFailed as error:
+            self._failed(name, error, " (it is tried again)" if error.temporary else "")
+        except Fenced as error:  # somebody else has recorded it, and taken its slot
+            self._failed(name, error, "")
+        except (DatabaseError, SQLAlchemyError) as error:
+            self._tell(NO_DATABASE, error)
+        except Exception as error:  # the edge: of a slot that could not even be started, too, it is recorded why
+            _log.exception("%s could not be started", name)
+            self._failed(name, error, "")
+            reason = f"it could not be started: {type(error).__name__}: {error}"
+            self._leave_out(Passed(step.job, (step.slot,), reason), self._now())
+        else:
+            self._failures.pop(name, None)
+            self._say(
+                f"  {name:<17} {monotonic() - started:4.1f} s  {step.slot:%m-%d %H:%M} {ledger.rows_text(run.rows)}"
+            )
+
+    def _run(self, step: Due) -> Run:
+        request = SlotRequest(
+            step.slot, by=self.name, pools=self._pools, covers=step.covers,
+            waits_for=waits_for(self._jobs, step.job, self._calendar, step.slot),
+        )  # fmt: skip
+        told = parameters(step.job, declared(step.job.notebook), self._calendar, step.slot, self._source)
+        return run_job(
+            self._database, self._settings, step.job, told, engine=self._by, market=self._market, slot=request,
+            warm=self._warm, stop=self._stop,
+        )  # fmt: skip
+
+    def _failed(self, name: str, error: Exception, retried: str) -> None:
+        if not self._stop.is_set():
+            message = str(error).splitlines()[0]
+            self._failures[name] = message
+            self._say(f"  {name:<17} FAILED, going on with what is stored{retried}: {message}")
 
     def _tell(self, what: str, error: Exception) -> None:
         if self._ticks.due(what, TOLD_AGAIN_S):
@@ -190,3 +222,5 @@ class Scheduler:
             with suppress(Exception):  # each said it in its own thread
                 future.result(PATIENCE_S)
         self._threads.shutdown(wait=True, cancel_futures=True)
+        with suppress(SQLAlchemyError), self._engine.begin() as conn:
+            heartbeat.leave(conn, self.name)
