@@ -230,7 +230,7 @@ class Stage:
         self.client = KiwoomClient(
             Credentials("appkey", "secretkey"), base_url="http://127.0.0.1", clock=fixed_clock(NOW),
             transport=httpx.MockTransport(self._answer), sleep=lambda _: None, between_issues_s=0,
-            pacer=Pacer(LocalSlots(), 1e6, sleep=lambda _: None),
+            pacer=Pacer(LocalSlots(), 1e4, sleep=lambda _: None),
         )  # fmt: skip
 
     def source(self) -> KiwoomSource:
