@@ -9,9 +9,9 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -25,7 +25,7 @@ from chartinsight_lib.db import heartbeat
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.due import Due, Passed, Waiting, due, lacks, parameters, waits_for
-from chartinsight_lib.errors import BeyondHorizon, ChartInsightError, DatabaseError, Fenced, RunFailed, SlotRefused
+from chartinsight_lib.errors import BeyondHorizon, DatabaseError, Fenced, RunFailed, SlotRefused
 from chartinsight_lib.jobs import read_list
 from chartinsight_lib.runner import Run, SlotRequest, Warm, declared, discard_unfinished, run_job
 from chartinsight_lib.settings import Settings
@@ -94,22 +94,20 @@ class Scheduler:
             self.round()
 
     def catch_up(self, ended: Callable[[float], bool], *, every_s: float = 0.2) -> list[str]:
-        """Run what is due at this moment, each once; return the messages of what failed."""
-        planned = {(step.job.name, step.slot) for step in self._plan(self._now()) if isinstance(step, Due)}
-        while planned and not ended(every_s):
+        """Run what is due at this moment, each once; return the messages of what failed. Raises nothing, as `round`."""
+        due_now: set[tuple[str, datetime]] = set()
+        with self._patient():
+            due_now = {(step.job.name, step.slot) for step in self._plan(self._now()) if isinstance(step, Due)}
+        while due_now and not ended(every_s):
             self.round()
-            with self._engine.connect() as conn:
-                found = {(name, slot): slots.state(conn, name, self._market, slot) for name, slot in planned}
-            planned = {
-                one for one, state in found.items()
-                if state in {None, "running"} or (state == "retrying" and one[0] not in self._failures)
-            }  # fmt: skip
+            with self._patient():
+                due_now = {one for one in due_now if not self._has_ended(*one)}
         return [self._failures[name] for name in self._jobs if name in self._failures]
 
     def round(self) -> None:
         """Start what is due and can start; look after what was started. Raises nothing that a later round could mend."""
         self._running = {name: future for name, future in self._running.items() if not future.done()}
-        try:
+        with self._patient():
             now = self._now()
             self._tidy()
             for step in self._plan(now):
@@ -119,17 +117,23 @@ class Scheduler:
                     self._leave_out(Passed(step.job, (*step.covers, step.slot), reason), now)
                 elif step.job.name not in self._running and len(self._running) < AT_A_TIME:
                     self._running[step.job.name] = self._threads.submit(self._attempt, step)
+        self._warm.refill()
+
+    @contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Say what a later round may mend, and go on."""
+        try:
+            yield
         except BeyondHorizon as error:
             # Nobody knows any more when something is due; to guess would be to ask on holidays.
             self._tell("NOTHING IS RUN ANY MORE", error)
-        except (ChartInsightError, SQLAlchemyError) as error:
+        except (DatabaseError, SQLAlchemyError) as error:
             self._tell(NO_DATABASE, error)
-        self._warm.refill()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a run is under way."""
-        return any(not future.done() for future in self._running.values())
+    def _has_ended(self, name: str, slot: datetime) -> bool:
+        with self._engine.connect() as conn:
+            state = slots.state(conn, name, self._market, slot)
+        return state not in {None, "running"} and (state != "retrying" or name in self._failures)
 
     def _now(self) -> datetime:
         return self._settings.clock().astimezone(self._calendar.zone)
