@@ -30,7 +30,7 @@ from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.runner import discard_unfinished, run_job
 from chartinsight_lib.scheduler import Scheduler
-from chartinsight_lib.settings import Settings
+from chartinsight_lib.settings import PREFIX, Settings
 from chartinsight_lib.simulation import SPEED, simulated_market
 from chartinsight_lib.sources import LIVE, credentials, live_market, open_source
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from chartinsight_lib.dashboard import Dashboard
 
 RADAR = Path("notebooks/dashboards/trading_radar.ipynb")
+PAGES = {"health": Path("notebooks/dashboards/health.ipynb")}
 DEFAULT_PORT = 8866
 AGAIN_S = 0.5
 """A signal that was not obeyed is sent again after so many seconds."""
@@ -215,18 +216,21 @@ def source_settings(settings: Settings, options: Options, say: Say) -> Iterator[
 def serve_radar(
     database: Database, settings: Settings, *, port: int, market: str | None, host: str = "127.0.0.1"
 ) -> "Dashboard":
-    """Start the Trading Radar on what is stored of `market`; it reads as `chartinsight_reader`. Raises ConfigError."""
+    """Start the Trading Radar on what is stored of `market`, and the health page beside it; they read as `chartinsight_reader`.
+    Raises ConfigError."""
     from chartinsight_lib.dashboard import start_dashboard
 
     token = settings.radar_token.get_secret_value() if settings.radar_token else secrets.token_urlsafe(24)
-    told = {"CHARTINSIGHT_NOW": settings.now, "CHARTINSIGHT_MARKET": market}
+    places = {name: getattr(settings, name) for name in ("home", "project", "runs_dir", "backup_dir")}
+    told = {"now": settings.now, "market": market, "source": settings.source, **places}
     return start_dashboard(
         notebook=settings.project / RADAR,
+        pages={name: settings.project / path for name, path in PAGES.items()},
         port=port,
         token=token,
         database_url=database.url(Role.READER),
         log=settings.home / "radar.log",
-        extra_env={name: value for name, value in told.items() if value},
+        extra_env={PREFIX + name.upper(): str(value) for name, value in told.items() if value},
         host=host,
     )
 
