@@ -8,9 +8,10 @@ import ipywidgets
 import pandas as pd
 
 from chartinsight_lib.charts import Chartable
-from chartinsight_lib.widgets.chart_panel import ChartPanel, reason
+from chartinsight_lib.widgets.chart_panel import ChartPanel
+from chartinsight_lib.widgets.look import Look
 from chartinsight_lib.widgets.scanner import Scanner
-from chartinsight_lib.widgets.status_strip import StatusStrip
+from chartinsight_lib.widgets.status_strip import StatusStrip, reason
 
 if TYPE_CHECKING:
     from chartinsight_lib.radar import Status
@@ -49,12 +50,12 @@ class TradingRadar(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         body.add_class("ci-body-row")
         style = ipywidgets.HTML(f"<style>{(Path(__file__).parent / 'style.css').read_text(encoding='utf-8')}</style>")
         style.add_class("ci-style")
-        super().__init__([style, self.status, body])
+        self.look = Look(self.refresh)
+        super().__init__([style, self.status, body, self.look])
         self.add_class("ci-radar")
         if dark:
             self.add_class("ci-dark")
         self.scanner.observe(lambda change: self.chart.show(change["new"]), "selected")
-        self.scanner.on_look(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:

@@ -15,7 +15,7 @@ from plotly import graph_objects as go
 from chartinsight_lib import charts
 from chartinsight_lib.chart_axes import around, first_window, view
 from chartinsight_lib.chart_palette import palette
-from chartinsight_lib.errors import ChartInsightError
+from chartinsight_lib.widgets.status_strip import reason
 
 TIMEFRAMES = {"1D": "1d", "1W": "1w", "1M": "1mo"}
 _log = logging.getLogger(__name__)
@@ -140,15 +140,6 @@ class ChartPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
 
     def _say(self, sentence: str) -> None:
         self.message.value = f'<div class="ci-says ci-wrong" role="alert">{escape(sentence)}</div>'
-
-
-def reason(error: Exception, what: str) -> str:
-    """Write an error for a person. Only our own errors are quoted: others may name hosts, paths or statements."""
-    return (
-        f"{what}. {error}"
-        if isinstance(error, ChartInsightError)
-        else f"{what} ({type(error).__name__}). The log says more."
-    )
 
 
 def _no_traces() -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 
 const ROW = 24;
 const SPARE = 8; // rows drawn beyond the edges, so that scrolling shows no holes
-const LOOK_AGAIN_MS = 10_000;
 
 function element(tag, className, attributes = {}) {
   const made = document.createElement(tag);
@@ -165,16 +164,8 @@ function render({ model, el }) {
   model.on("change:selected", draw);
   take();
 
-  // The kernel may have prepared this page hours ago: it is told that somebody looks, now and again and again.
-  const look = () => { if (!document.hidden) model.send({ kind: "look" }); };
-  look();
-  const timer = setInterval(look, LOOK_AGAIN_MS);
-  document.addEventListener("visibilitychange", look);
-
   return () => {
-    clearInterval(timer);
     clearTimeout(wait);
-    document.removeEventListener("visibilitychange", look);
     resized.disconnect();
     model.off("change:table", take);
     model.off("change:selected", draw);

@@ -4,7 +4,7 @@ A grid of our own, on anywidget, which plotly brings to the page anyway: it draw
 on a header, moves the choice with the arrow keys, and is real text that a browser can search and read aloud.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,7 @@ class Scanner(anywidget.AnyWidget):
     def __init__(self) -> None:
         # What may be chosen is kept here, not read back from a trait: the page can set any trait to anything.
         self._ids: frozenset[int] = frozenset()
-        self._look: list[Callable[[], None]] = []
         super().__init__(table=table_values(pd.DataFrame()))
-        self.on_msg(self._hear)
 
     def show(self, rows: pd.DataFrame) -> None:
         """Show a radar table; the choice stays where it is, or goes to the most traded instrument."""
@@ -80,21 +78,12 @@ class Scanner(anywidget.AnyWidget):
                 best = max(range(len(ids)), key=lambda i: (traded[i] is not None, traded[i], -i), default=None)
                 self.selected = None if best is None else ids[best]
 
-    def on_look(self, call: Callable[[], None]) -> None:
-        """Have `call` called when a page opens, and every ten seconds while one is looked at."""
-        self._look.append(call)
-
     @traitlets.validate("selected")
     def _known(self, proposal: dict[str, Any]) -> int | None:
         chosen: int | None = proposal["value"]
         if chosen is not None and chosen not in self._ids:
             raise traitlets.TraitError(f"scanner: {chosen} is no instrument of the table.")
         return chosen
-
-    def _hear(self, _: Any, content: Any, __: Any) -> None:
-        if isinstance(content, dict) and content.get("kind") == "look":
-            for call in self._look:
-                call()
 
 
 def table_values(rows: pd.DataFrame) -> dict[str, Any]:

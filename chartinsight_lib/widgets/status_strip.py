@@ -8,8 +8,14 @@ from zoneinfo import ZoneInfo
 
 import ipywidgets
 
+from chartinsight_lib.errors import ChartInsightError
+
 if TYPE_CHECKING:
     from chartinsight_lib.radar import Status
+
+
+PAGES = {"Trading Radar": "./", "Health": "health"}
+"""The pages that are served together, and their addresses as seen from one another; the cookie of a visitor is that of both."""
 
 
 class StatusStrip(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no types
@@ -25,7 +31,7 @@ class StatusStrip(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no t
 
     def show_error(self, sentence: str) -> None:
         """Show that the data cannot be read, in place of what was there."""
-        self.value = f'<div class="ci-strip"><b class="ci-brand">Trading Radar</b></div>{_banner("wrong", sentence)}'
+        self.value = f'<div class="ci-strip">{pages_html("Trading Radar")}</div>{banner_html("wrong", sentence)}'
 
 
 def status_html(status: "Status") -> str:
@@ -47,10 +53,10 @@ def status_html(status: "Status") -> str:
         parts.append(("scanned", _local(status.scanned_at, status.zone)))
     cells = "".join(f"<span>{f'<i>{label}</i>' if label else ''}{escape(value)}</span>" for label, value in parts)
     source = f'<span class="ci-last"><i>source</i>{escape(status.source)}</span>' if status.source else ""
-    banners = _banner("simulated", "Simulated data: no price on this page is real.") if status.simulated else ""
+    banners = banner_html("simulated", "Simulated data: no price on this page is real.") if status.simulated else ""
     if status.stale:
-        banners += _banner("stale", status.stale)
-    return f'<div class="ci-strip"><b class="ci-brand">Trading Radar</b>{cells}{source}</div>{banners}'
+        banners += banner_html("stale", status.stale)
+    return f'<div class="ci-strip">{pages_html("Trading Radar")}{cells}{source}</div>{banners}'
 
 
 def _of(scanned: int, instruments: int) -> str:
@@ -67,8 +73,27 @@ def _local(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M %Z}"
 
 
-def _banner(kind: str, sentence: str) -> str:
-    # `a command` in a sentence is set as code; it is escaped first.
+def pages_html(here: str) -> str:
+    """Write the name of a page, and links to the others, which are seen where the pages are served together."""
+    links = "".join(f'<a class="ci-page" href="{path}">{name}</a>' for name, path in PAGES.items() if name != here)
+    return f'<b class="ci-brand">{escape(here)}</b>{links}'
+
+
+def banner_html(kind: str, sentence: str) -> str:
+    """Write a sentence as a banner: wrong, stale or simulated."""
+    return f'<div class="ci-banner ci-{kind}" role="status">{sentence_html(sentence)}</div>'
+
+
+def sentence_html(sentence: str) -> str:
+    """Write a sentence; `a command` in it is set as code, after everything was escaped."""
     pieces = escape(sentence).split("`")
-    marked = "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
-    return f'<div class="ci-banner ci-{kind}" role="status">{marked}</div>'
+    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def reason(error: Exception, what: str) -> str:
+    """Write an error for a person. Only our own errors are quoted: others may name hosts, paths or statements."""
+    return (
+        f"{what}. {error}"
+        if isinstance(error, ChartInsightError)
+        else f"{what} ({type(error).__name__}). The log says more."
+    )

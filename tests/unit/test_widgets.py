@@ -180,10 +180,10 @@ def test_a_hundred_charts_make_no_further_widget(page: TradingRadar):
 
 def test_a_look_reads_again_and_draws_again_only_when_something_changed(page: TradingRadar, source: StandIn):
     look = {"kind": "look"}
-    page.scanner._handle_custom_msg(look, [])
+    page.look._handle_custom_msg(look, [])
     assert source.asked == [(7, "1d")]
     source.day = date(2024, 3, 11)
-    page.scanner._handle_custom_msg(look, [])
+    page.look._handle_custom_msg(look, [])
     assert source.asked == [(7, "1d"), (7, "1d")]
     assert "2024-03-11" in page.status.value
 
@@ -191,7 +191,7 @@ def test_a_look_reads_again_and_draws_again_only_when_something_changed(page: Tr
 @pytest.mark.parametrize("message", [None, "look", {}, {"kind": ["look"]}, {"kind": "drop"}])
 def test_other_messages_of_a_page_do_nothing(page: TradingRadar, source: StandIn, message: Any):
     source.day = date(2024, 3, 11)
-    page.scanner._handle_custom_msg(message, [])
+    page.look._handle_custom_msg(message, [])
     assert "2024-03-11" not in page.status.value
 
 
