@@ -66,17 +66,19 @@ def due(
             continue
         since = newest.get(job.name)
         missed = list(job.schedule.slots(known, max(since, now - MOST) if since else now - FIRST_LOOK, now))
-        # A job that never ran has missed nothing: it begins with its newest slot.
-        found += _of_job(job, known, now, missed if since else missed[-1:], again.get(job.name, []))
+        if (
+            since is None
+        ):  # what never ran has missed nothing: it begins with its newest slot, if it is not too late for that
+            missed = [slot for slot in missed[-1:] if not _too_late(job, slot, now)]
+        found += _of_job(job, known, now, missed, again.get(job.name, []))
     return found
 
 
 def _of_job(
     job: Job, known: Calendar, now: datetime, missed: list[datetime], again: list[Waiting]
 ) -> Iterable[Due | Passed]:
-    late = timedelta(minutes=job.within_min) if job.within_min is not None else None
     ready = {one.slot.astimezone(known.zone) for one in again if one.next_try <= now}
-    passed = [slot for slot in sorted({*missed, *ready}) if late is not None and now - slot > late]
+    passed = [slot for slot in sorted({*missed, *ready}) if _too_late(job, slot, now)]
     rest = sorted({*missed, *ready} - set(passed))
     if passed:
         yield Passed(job, tuple(passed), f"nothing ran within {job.within_min} minutes after it")
@@ -86,6 +88,10 @@ def _of_job(
         # Also what waits for its next try: the newer run does the same, and is not to be followed by it.
         older = {*rest[:-1], *(one.slot.astimezone(known.zone) for one in again if one.slot < rest[-1])} - set(passed)
         yield Due(job, rest[-1], tuple(sorted(older)))
+
+
+def _too_late(job: Job, slot: datetime, now: datetime) -> bool:
+    return job.within_min is not None and now - slot > timedelta(minutes=job.within_min)
 
 
 def waits_for(jobs: Mapping[str, Job], job: Job, known: Calendar, slot: datetime) -> dict[str, datetime]:
