@@ -17,6 +17,7 @@ from chartinsight_lib.cli.database import db
 from chartinsight_lib.cli.edge import edge
 from chartinsight_lib.cli.logs import logs_command
 from chartinsight_lib.cli.options import source_options
+from chartinsight_lib.cli.prune import runs_group
 from chartinsight_lib.cli.runs import run_command
 from chartinsight_lib.cli.scheduler import backfill_command, scheduler_command
 from chartinsight_lib.cli.status import status_command
@@ -221,6 +222,7 @@ main.add_command(data)
 main.add_command(db)
 main.add_command(logs_command)
 main.add_command(run_command)
+main.add_command(runs_group)
 main.add_command(scheduler_command)
 main.add_command(backfill_command)
 main.add_command(status_command)
