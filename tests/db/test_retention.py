@@ -47,9 +47,9 @@ class Runs:
             for number in range(items):
                 conn.execute(
                     text(
-                        
                         "INSERT INTO ops.run_items (run_id, item, market, state, rows, finished_at) "
-                        "VALUES (:id, :item, :market, 'done', '{}', :at)"),
+                        "VALUES (:id, :item, :market, 'done', '{}', :at)"
+                    ),
         runs.copy(DAILY, 179, state="lost"),
         runs.copy(QUOTES, 0),
         runs.copy(QUOTES, 6),
