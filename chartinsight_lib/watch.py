@@ -20,6 +20,8 @@ LOOK_S = 0.25
 MEMORY_S = 0.5
 DEAD_KERNEL_S = 10.0
 """So long after its kernel is gone the child may take to say so."""
+NOBODY_HEARS = {"KernelNotStarted", "DeadKernelError"}
+"""There is no cell that could roll back."""
 MB = 2**20
 
 
@@ -60,8 +62,8 @@ class Watch:
             while not self._look():
                 if reason is None and (reason := self._trespass()) is not None:
                     self.running.interrupt()
-                    until = monotonic() + self.grace_s
-                if monotonic() > until:
+                    until = monotonic() + (self.grace_s if reason.error_class not in NOBODY_HEARS else 0.0)
+                if monotonic() >= until:
                     break
         except BaseException:
             self._ask_and_end()
