@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,6 +49,38 @@ class Runs:
                         "INSERT INTO ops.run_items (run_id, item, market, state, rows, finished_at) "
                         "VALUES (:id, :item, :market, 'done', '{}', :at)"
                     ),
+                    {"id": run_id, "item": str(number), "market": market, "at": at},
+                )
+        return run_id
+
+    def copy(self, job: Job | str, days: float, *, ending: str = "ipynb", run_id: UUID | None = None, **record) -> Path:
+        """A copy that was written so many days ago, and the record of its run."""
+        run_id = run_id or self.record(job, days, **record)
+        at = NOW - timedelta(days=days)
+        name = job if isinstance(job, str) else job.name
+        path = self.folder / name / f"{at:%Y%m%dT%H%M%SZ}-{run_id.hex[:8]}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+        os.utime(path, (at.timestamp(), at.timestamp()))
+        return path
+
+    def left(self) -> set[Path]:
+        return {path for path in self.folder.rglob("*") if path.is_file()}
+
+    def prune(self, rule: Rule = Rule(), **options):  # noqa: B008 - it is frozen
+        return prune(self.engine, self.folder, JOBS, now=NOW, rule=rule, **options)
+
+
+@pytest.fixture
+def runs(loader: Engine, tmp_path: Path) -> Runs:
+    return Runs(loader, tmp_path / "runs")
+
+
+def test_copies_are_kept_for_as_long_as_their_kind_is(runs):
+    kept = {
+        runs.copy(DAILY, 0),
+        runs.copy(DAILY, 89),
+        runs.copy(DAILY, 91, state="failed"),
         runs.copy(DAILY, 179, state="lost"),
         runs.copy(QUOTES, 0),
         runs.copy(QUOTES, 6),
