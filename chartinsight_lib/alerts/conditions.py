@@ -169,7 +169,7 @@ def _holes(conn: Connection, market: str) -> Iterator[Alert]:
         if row.given_up:
             yield Alert(
                 GAPS, f"{GAPS}:{row.timeframe}:given-up", Level.INFO,
-                f"{_counted(row.given_up, 'hole')} in {row.timeframe} bars were given up", told, market, row.checked_at,
+                f"Given up: {_counted(row.given_up, 'hole')} in {row.timeframe} bars", told, market, row.checked_at,
             )  # fmt: skip
 
 
