@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chartinsight_lib.errors import NotFound, SchemaError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DUMP = "tradesmart.dump"
 MANIFEST = "manifest.json"
@@ -67,6 +70,13 @@ class Backup:
     def dump(self) -> Path:
         """The file that pg_restore reads."""
         return self.path / DUMP
+
+    def table(self) -> "pd.DataFrame":
+        """Return the tables with their rows, for people; those without any are left out."""
+        import pandas as pd
+
+        rows = {name: table.rows for name, table in self.manifest.tables.items() if table.rows}
+        return pd.DataFrame({"table": list(rows), "rows": list(rows.values())})
 
 
 def read(path: Path) -> Backup:

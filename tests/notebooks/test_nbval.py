@@ -75,6 +75,7 @@ def test_every_cell_of_the_live_jobs_runs_on_a_simulated_market(database, settin
 
 def run_all_cells(notebooks: list[Path], **environment: str) -> None:
     usual = {"CHARTINSIGHT_NOW": NOW, "CHARTINSIGHT_SOURCE": "sample", "JUPYTER_PREFER_ENV_PATH": "1"}
+    usual["CHARTINSIGHT_RUNS_DIR"] = "/nonexistent"  # the copies of who runs the tests are not to be pruned
     environment = usual | environment
     command = [
         sys.executable,
