@@ -85,6 +85,8 @@ def claim(
             if refusal.why is Why.SKIPPED:
                 skip(conn, job, market, [slot], reason=refusal.reason, by=by, now=now)
             return refusal
+    covers, over = list(covers), {"retrying", "failed", "skipped"} if again else {"retrying"}
+    before = _replaced(conn, job, market, slot, covers, over)
     attempt = conn.execute(
         text("""
             INSERT INTO ops.slots AS s (job, market, slot, day, state, run_id, pool, attempts, most, claimed_by, changed_at)
@@ -104,9 +106,10 @@ def claim(
         },
     ).scalar_one()
     _end(
-        conn, job, market, covers, state="covered", run_id=run_id, reason=f"the run of {_said(market, slot)} stands for it",
-        by=by, now=now, over={"retrying", "failed", "skipped"} if again else {"retrying"},
+        conn, job, market, covers, state="covered", run_id=run_id, reason=_stands_for(market, slot),
+        by=by, now=now, over=over,
     )  # fmt: skip
+    _take_over(conn, job, market, slot, run_id=run_id, before=before, now=now)
     return Claim(int(attempt))
 
 
@@ -254,6 +257,46 @@ def _behind(conn: Connection, job: Job, market: str, name: str, slot: datetime) 
     return None
 
 
+def _replaced(
+    conn: Connection, job: Job, market: str, slot: datetime, covers: list[datetime], over: set[str]
+) -> list[UUID]:
+    """Return the runs in whose place a new one steps: that of its own slot, and those of the slots that it covers from now on."""
+    rows = conn.execute(
+        text("""
+            SELECT run_id FROM ops.slots
+            WHERE  job = :job AND market = :market AND run_id IS NOT NULL AND state <> 'covered'
+            AND   (slot = :slot OR (slot = ANY(:covers) AND state = ANY(:over)))
+        """),
+        {"job": job.name, "market": market, "slot": slot, "covers": covers, "over": sorted(over)},
+    )
+    return list(rows.scalars())
+
+
+def _take_over(
+    conn: Connection, job: Job, market: str, slot: datetime, *, run_id: UUID, before: list[UUID], now: datetime
+) -> None:
+    """Let a run stand for the slots for which those before it stood: who waits for one of these waits for the new run."""
+    if before:
+        conn.execute(
+            text("""
+                UPDATE ops.slots SET run_id = :run_id, reason = :reason, changed_at = :now
+                WHERE  job = :job AND market = :market AND state = 'covered' AND run_id = ANY(:before)
+            """),
+            {
+                "job": job.name,
+                "market": market,
+                "run_id": run_id,
+                "reason": _stands_for(market, slot),
+                "now": now,
+                "before": before,
+            },
+        )
+
+
+def _stands_for(market: str, slot: datetime) -> str:
+    return f"the run of {_said(market, slot)} stands for it"
+
+
 def _row(conn: Connection, job: str, market: str, slot: datetime) -> Row[Any] | None:
     return conn.execute(
         text("SELECT * FROM ops.slots WHERE job = :job AND market = :market AND slot = :slot"),
@@ -275,7 +318,7 @@ def _end(
             "by": by,
             "now": now,
             "over": sorted(over),
-        }  # fmt: skip
+        }
         for slot in sorted(which)
     ]
     if rows:

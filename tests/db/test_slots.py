@@ -146,6 +146,21 @@ def test_a_covered_slot_before_it_counts_as_the_run_that_covered_it(conn):
     assert ask(conn, strict, waits_for={"collect": NOON}) == Claim(1)
 
 
+def test_what_a_lost_run_covered_waits_for_the_run_that_comes_in_its_place(conn):
+    first, second, third = uuid4(), uuid4(), uuid4()
+    mild = Job("scan", Path("scan.ipynb"), 60, after={"collect": "ended"})
+    oldest = {"collect": NOON}
+    ask(conn, slot=NOON + FIVE, covers=[NOON], run_id=first)
+    slots.settle(conn, first, Outcome.LOST, now=NOON)
+    assert ask(conn, slot=NOON + FIVE, run_id=second) == Claim(2)
+    assert ask(conn, mild, waits_for=oldest).reason.endswith("which is running")
+    slots.settle(conn, second, Outcome.LOST, now=NOON)
+    ask(conn, slot=NOON + 2 * FIVE, covers=[NOON + FIVE], run_id=third)  # newer than both, which it stands for
+    assert ask(conn, mild, waits_for=oldest).reason.endswith("which is running")
+    slots.settle(conn, third, Outcome.SUCCEEDED, now=NOON)
+    assert ask(conn, mild, waits_for=oldest) == Claim(1)
+
+
 def test_a_backfill_takes_slots_that_failed_or_were_skipped_into_its_run(conn):
     slots.skip(conn, JOB, "KRX", [NOON, NOON + FIVE], reason="nothing ran", by="a test", now=NOON)
     assert ask(conn).why is Why.TAKEN
