@@ -21,6 +21,9 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 sys.path[:0] = [str(PROJECT), str(HERE)]  # where PYTHONPATH will lead Airflow
 
+from chartinsight_lib.errors import ConfigError  # noqa: E402
+from chartinsight_lib.jobs import read_list  # noqa: E402
+
 ADMIN = "admin"
 
 
@@ -75,7 +78,8 @@ def write_password(home: Path) -> Path:
     """Write the password of `admin`, made up, unless there is one. Airflow's own default would print one into its log."""
     path = home / "passwords.json"
     if not path.exists():
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump({ADMIN: secrets.token_urlsafe(18)}, file)
     return path
 
@@ -101,21 +105,22 @@ def airflow(*command: str) -> None:
 
 def main() -> None:
     """Do all of it, in the order in which each step needs the one before."""
-    from chartinsight_lib.errors import ConfigError
-    from chartinsight_lib.jobs import read_list
-
     try:
         listed = read_list(Path(os.environ.get("CHARTINSIGHT_PROJECT") or PROJECT))
     except ConfigError as error:
         sys.exit(f"deploy: {error}")
-    home = Path(os.environ.get("AIRFLOW_HOME") or sys.exit("deploy: AIRFLOW_HOME is not set. Name a folder of its own."))
+    home = Path(
+        os.environ.get("AIRFLOW_HOME") or sys.exit("deploy: AIRFLOW_HOME is not set. Name a folder of its own.")
+    )
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_config(home)
     password = write_password(home)
     airflow("db", "migrate")
     set_pools(dict(listed.pools))
     pools = ", ".join(f"{name} of {places}" for name, places in listed.pools.items())
-    sys.stdout.write(f"deploy: {len(listed.jobs)} jobs; pools: {pools or 'none'}; the password of {ADMIN} is in {password}\n")
+    sys.stdout.write(
+        f"deploy: {len(listed.jobs)} jobs; pools: {pools or 'none'}; the password of {ADMIN} is in {password}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A simulated Kiwoom at this machine's own time, a migrated `tradesmart`, and an Airflow beside them with its jobs.
+"""A simulated Kiwoom, a migrated `tradesmart`, and an Airflow beside them with its jobs. The market stands still at this
+machine's time, so that what is asked twice is answered twice alike.
 
     AIRFLOW_ENV=/path/to/airflow/venv pytest tests/airflow
 """
@@ -24,19 +25,18 @@ from chartinsight_lib.settings import Settings
 
 CANARIES = {"appkey": "canary-appkey-7f3a91", "secretkey": "canary-secretkey-c04e52"}
 
-SLEEPER = """
-  sleep_long:
-    notebook: sleeper.ipynb
-    timeout_s: 600
-    pool: kiwoom_api_pool
-"""
+NAPS = [f"nap_{number}" for number in range(1, 7)]
+EXTRA = {"sleep_long": 600, **dict.fromkeys(NAPS, 3)}
+"""Jobs beside the real ones, of the same pool, that do nothing for so many seconds."""
 
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
     """The programs of the environment that holds Airflow; without one these tests fail."""
     found = Path(os.environ.get("AIRFLOW_ENV", "airflow-env-is-not-set")) / "bin"
-    assert (found / "airflow").exists(), "set AIRFLOW_ENV to an environment made from pipelines/airflow/requirements.lock"
+    assert (found / "airflow").exists(), (
+        "set AIRFLOW_ENV to an environment made from pipelines/airflow/requirements.lock"
+    )
     return found
 
 
@@ -47,12 +47,16 @@ def project() -> Iterator[Path]:
     folder.chmod(0o755)
     (folder / "notebooks").symlink_to(stack.ROOT / "notebooks")
     (folder / "pipelines").mkdir()
-    (folder / "pipelines" / "jobs.yaml").write_text((stack.ROOT / "pipelines" / "jobs.yaml").read_text() + SLEEPER)
-    sleeper = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell("# Sleeps"), nbformat.v4.new_code_cell("import time\ntime.sleep(600)")],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
-    nbformat.write(sleeper, folder / "sleeper.ipynb")
+    listed = (stack.ROOT / "pipelines" / "jobs.yaml").read_text()
+    for name, seconds in EXTRA.items():
+        listed += f"\n  {name}: {{notebook: {name}.ipynb, timeout_s: 900, pool: kiwoom_api_pool}}"
+        cells = [
+            nbformat.v4.new_markdown_cell("# Sleeps"),
+            nbformat.v4.new_code_cell(f"import time\ntime.sleep({seconds})"),
+        ]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / f"{name}.ipynb")
+    (folder / "pipelines" / "jobs.yaml").write_text(f"{listed}\n")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -73,7 +77,7 @@ def chartinsight(project: Path, settings: Settings, database: Database) -> Itera
     }
     keys = {f"CHARTINSIGHT_KIWOOM_{name.upper()}": value for name, value in CANARIES.items()}
     command = [
-        sys.executable, "-m", "chartinsight_lib.cli", "simulate", f"--port={port}", "--start=now", "--instruments=30",
+        sys.executable, "-m", "chartinsight_lib.cli", "simulate", f"--port={port}", "--start=now", "--speed=0", "--instruments=30",
         f"--clock-file={settings.home}/clock",
     ]  # fmt: skip
     environment = {**given, **keys, "CHARTINSIGHT_PROJECT": str(stack.ROOT)}
@@ -113,13 +117,14 @@ def airflow(programs: Path, chartinsight: dict[str, str], secrets: dict[str, str
             **chartinsight,
             **secrets,
             "CHARTINSIGHT_BIN": str(Path(sys.executable).parent / "chartinsight"),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": server.url(Role.OWNER).replace("postgresql:", "postgresql+psycopg2:"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": server.url(Role.OWNER).replace(
+                "postgresql:", "postgresql+psycopg2:"
+            ),
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
         }
         with stack.standing(environment, programs, home / "airflow", free_port()) as found:
             yield found
-    if "KEEP" not in os.environ:
-        shutil.rmtree(home, ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

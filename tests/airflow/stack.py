@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from sqlalchemy import Engine, create_engine, text
@@ -73,8 +74,19 @@ class Airflow:
 
     def task(self, job: str, run_id: str) -> dict[str, Any]:
         """Return the task of a DAG run."""
-        path = f"dags/{job}/dagRuns/{httpx.URL('http://x/').join(run_id).path[1:]}/taskInstances/run".replace("+", "%2B")
-        return dict(self.api("GET", path))
+        return dict(self.api("GET", f"dags/{job}/dagRuns/{self.quoted(run_id)}/taskInstances/run"))
+
+    @staticmethod
+    def quoted(run_id: str) -> str:
+        """Return a run's id, in which there is a + and colons, as a part of a path."""
+        return quote(run_id, safe="")
+
+    def running(self, *jobs: str) -> list[Any]:
+        """Return the tasks of jobs that have not ended."""
+        return self.rows(
+            "SELECT dag_id FROM task_instance WHERE dag_id = ANY(:jobs) AND (state IS NULL OR state <> ALL(:ended))",
+            jobs=list(jobs), ended=sorted(ENDED),
+        )  # fmt: skip
 
     def ended(self, job: str, run_id: str, *, within_s: float = 240) -> str:
         """Wait for the end of a DAG run's task; return its state."""
@@ -87,7 +99,13 @@ class Airflow:
 
     def clear(self, job: str, run_id: str) -> None:
         """Clear a task, as a person who wants it run again does."""
-        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["run"], "only_failed": False, "reset_dag_runs": True}
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": ["run"],
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
         self.api("POST", f"dags/{job}/clearTaskInstances", body)
 
     def log_text(self, job: str, run_id: str) -> str:
@@ -114,7 +132,9 @@ def standing(environment: Mapping[str, str], programs: Path, home: Path, port: i
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__API__WORKERS": "1",
     }
-    done = subprocess.run([programs / "python", PIPELINES / "deploy.py"], env=own, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [programs / "python", PIPELINES / "deploy.py"], env=own, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = Airflow(own, programs, home, url, create_engine(own["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]))
     try:

@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE_TEXT = (ROOT / "docker-compose.yaml").read_text()
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 SERVICES = COMPOSE["services"]
-ONE_SHOT = {"migrate", "jobs"}
+ONE_SHOT = {"migrate", "airflow-init"}
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 
@@ -33,6 +33,7 @@ ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 SETTINGS = {
     field.validation_alias or PREFIX + name.upper() for name, field in Settings.model_fields.items() if name != "run_id"
 }
+SOURCE_KEYS = {"CHARTINSIGHT_KIWOOM_APPKEY", "CHARTINSIGHT_KIWOOM_SECRETKEY", "CHARTINSIGHT_DART_KEY"}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -77,9 +78,9 @@ def test_compose_file_meets_the_compose_specification():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_profiles_are_app_and_pipeline_and_both_have_the_database():
+def test_profiles_are_app_pipeline_and_airflow_and_all_have_the_database():
     members = {name: set(service.get("profiles", [])) for name, service in SERVICES.items()}
-    assert set().union(*members.values()) == {"app", "pipeline"}
+    assert set().union(*members.values()) == {"app", "pipeline", "airflow"}
     # No profile means every profile.
     assert {name for name, profiles in members.items() if not profiles} == {"postgres", "migrate"}
 
@@ -109,14 +110,17 @@ def test_a_container_gets_no_right_it_does_not_need(name):
 def test_every_password_and_token_must_be_given():
     secrets = re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN|SECRET|KEY)\w*)([^}]*)\}", COMPOSE_TEXT)
     assert secrets
-    assert [name for name, rest in secrets if not rest.startswith(":?")] == []
+    # The keys of data sources may lack: then what needs them is skipped, and says so.
+    assert {(name, rest) for name, rest in secrets if not rest.startswith(":?")} == {
+        (name, "-") for name in SOURCE_KEYS
+    }
     for service in SERVICES.values():
         for key, value in service["environment"].items():
             assert not re.search("PASSWORD|TOKEN", key) or re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), key
 
 
 @pytest.mark.parametrize(
-    ("name", "role"), [("migrate", "owner"), ("jobs", "loader"), ("jupyterlab", "reader"), ("voila", "reader")]
+    ("name", "role"), [("migrate", "owner"), ("scheduler", "loader"), ("jupyterlab", "reader"), ("voila", "reader")]
 )
 def test_a_service_logs_in_as_its_own_role_and_knows_no_other_password(name, role):
     environment = SERVICES[name]["environment"]
@@ -124,12 +128,50 @@ def test_a_service_logs_in_as_its_own_role_and_knows_no_other_password(name, rol
     assert set(re.findall(r"POSTGRES_\w*PASSWORD", json.dumps(environment))) == {f"POSTGRES_{role.upper()}_PASSWORD"}
 
 
+@pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("airflow")])
+def test_of_airflow_only_what_runs_tasks_knows_the_login_and_the_keys_of_jobs(name):
+    told = json.dumps(SERVICES[name]["environment"])
+    known = set(re.findall(r"\$\{(\w*(?:PASSWORD|KEY)\w*)", told)) - {"AIRFLOW_DB_PASSWORD"}
+    assert known == ({"POSTGRES_LOADER_PASSWORD", *SOURCE_KEYS} if name == "airflow-scheduler" else set())
+    assert "AIRFLOW_DB_PASSWORD" in told
+
+
+def test_a_connection_in_compose_is_one_that_airflow_reads():
+    told = {name: value for name, value in SERVICES["airflow-scheduler"]["environment"].items() if "_CONN_" in name}
+    assert set(told) == {"AIRFLOW_CONN_TRADESMART", "AIRFLOW_CONN_KIWOOM", "AIRFLOW_CONN_DART"}
+    filled = {name: re.sub(r"\$\{\w+[^}]*\}", "x", value) for name, value in told.items()}
+    assert json.loads(filled["AIRFLOW_CONN_KIWOOM"]) == {"conn_type": "generic", "login": "x", "password": "x"}
+    assert json.loads(filled["AIRFLOW_CONN_DART"]) == {"conn_type": "generic", "password": "x"}
+
+
+READY = {
+    "postgres": {"postgres": "service_healthy"},
+    "tables": {"postgres": "service_healthy", "migrate": "service_completed_successfully"},
+    "airflow": {"airflow-db": "service_healthy", "airflow-init": "service_completed_successfully"},
+}
+WAITS = {
+    "postgres": {},
+    "airflow-db": {},
+    "migrate": READY["postgres"],
+    "airflow-init": {"airflow-db": "service_healthy"},
+    "airflow-api": READY["airflow"],
+    "airflow-dag-processor": READY["airflow"],
+    "airflow-scheduler": READY["airflow"] | READY["tables"] | {"airflow-api": "service_healthy"},
+}
+
+
 @each_service
 def test_every_service_waits_for_the_tables_it_uses(name):
     conditions = {other: how["condition"] for other, how in SERVICES[name].get("depends_on", {}).items()}
-    ready = {"postgres": "service_healthy"}
-    migrated = ready | {"migrate": "service_completed_successfully"}
-    assert conditions == {"postgres": {}, "migrate": ready}.get(name, migrated)
+    assert conditions == WAITS.get(name, READY["tables"])
+
+
+@each_service
+def test_what_a_service_waits_for_is_in_its_profile(name):
+    mine = set(SERVICES[name].get("profiles", []))
+    for other in SERVICES[name].get("depends_on", {}):
+        theirs = set(SERVICES[other].get("profiles", []))
+        assert not theirs or mine <= theirs
 
 
 @each_service
@@ -141,7 +183,7 @@ def test_images_are_pinned_or_built_here(name):
 def test_every_command_of_a_service_is_one_the_program_has():
     commands = [service["command"] for service in SERVICES.values() if "command" in service]
     ours = [command for command in commands if command[0] == "chartinsight"]
-    assert {command[1] for command in ours} == {"db", "radar", "pipeline"}
+    assert {command[1] for command in ours} == {"db", "radar", "scheduler"}
     for command in ours:
         assert CliRunner().invoke(main, [*command[1:], "--help"]).exit_code == 0, command
 
@@ -171,21 +213,33 @@ def test_dockerfile_lints_clean():
 def test_image_stands_on_one_pinned_base_and_runs_as_the_user_compose_names():
     first, *later = dockerfile("FROM")
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+ AS base", first)
-    assert {line.split()[0] for line in later} == {"base"}
-    assert dockerfile("USER")[-1] == SERVICES["voila"]["user"]
+    assert {line.split()[0] for line in later} == {"base", "studio"}
+    assert {dockerfile("USER")[0], dockerfile("USER")[-1]} == {SERVICES["voila"]["user"]}
+
+
+def test_a_service_is_built_from_a_stage_that_there_is():
+    stages = {line.split(" AS ")[1] for line in dockerfile("FROM")}
+    built = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
+    assert set(built.values()) == {"studio", "airflow"} <= stages
+    assert {name for name, target in built.items() if target == "airflow"} == {
+        name for name in SERVICES if name.startswith("airflow-") and name != "airflow-db"
+    }
 
 
 def test_image_installs_the_lock_with_its_hashes_and_nothing_beside_it():
     installs = [line for line in dockerfile("RUN") if "pip install" in line]
-    lock, package = installs
+    lock, package, airflow = installs
     assert "--require-hashes --no-deps -r requirements.lock" in lock
+    assert '--require-hashes --no-deps -r "$AIRFLOW_LOCK"' in airflow
+    assert dockerfile("ARG") == ["AIRFLOW_LOCK=requirements.lock"]
     assert "--no-deps --no-build-isolation" in package
     assert all("--no-cache-dir" in line for line in installs)
 
 
 def test_build_sees_what_it_copies_and_nothing_else():
     allowed = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    assert set(allowed) == copied_from_the_checkout()
+    # What is below a folder that is copied may be copied by itself, too.
+    assert set(allowed) == {name for name in copied_from_the_checkout() if not name.startswith("pipelines/")}
     assert [name for name in allowed if not (ROOT / name).exists()] == []
 
 

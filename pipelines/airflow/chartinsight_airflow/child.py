@@ -74,7 +74,9 @@ def environment(own: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str,
 def database_url(found: Login) -> str:
     """Return a connection as DATABASE_URL. Raises ValueError where a part is missing."""
     if not (found.host and found.login and found.schema):
-        raise ValueError("a host, a login and the name of the database are needed, as in postgresql://login:…@host/tradesmart")
+        raise ValueError(
+            "a host, a login and the name of the database are needed, as in postgresql://login:…@host/tradesmart"
+        )
     user = quote(found.login, safe="")
     if found.password:
         user += f":{quote(found.password, safe='')}"

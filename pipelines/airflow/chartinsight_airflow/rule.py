@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from chartinsight_lib.errors import BeyondHorizon
@@ -81,8 +81,8 @@ def next_run(
             after = max(after, now - rule.within - _INSTANT)
         if earliest is not None:
             after = max(after, earliest - _INSTANT)
-    found = next_slot(rule.schedule, known, after, within=AHEAD)
-    if found is None and (after + AHEAD).astimezone(known.zone).date() > known.horizon:
+    found = _next(rule.schedule, known, after)
+    if found is None and after + AHEAD > _end(known):
         raise BeyondHorizon(
             f"calendar of {known.market}: it ends on {known.horizon}, and no slot is left before. Update ChartInsight Studio."
         )
@@ -90,8 +90,8 @@ def next_run(
 
 
 def stands_in(rule: Rule, known: Calendar, slot: datetime, now: datetime) -> datetime | None:
-    """Return the next slot if it is due and its run stands for this one; None: this one is run. Raises BeyondHorizon."""
-    newer = None if rule.every_slot else next_slot(rule.schedule, known, slot, within=AHEAD)
+    """Return the next slot if it is due and its run stands for this one; None: this one is run."""
+    newer = None if rule.every_slot else _next(rule.schedule, known, slot)
     return newer if newer is not None and newer <= now else None
 
 
@@ -99,6 +99,15 @@ def _before_newest(rule: Rule, known: Calendar, now: datetime, last: datetime | 
     newest = newest_slot(rule.schedule, known, now, within=FIRST_LOOK)
     floor = now if newest is None else newest - _INSTANT
     return floor if last is None else max(floor, last)
+
+
+def _next(schedule: Schedule, known: Calendar, after: datetime) -> datetime | None:
+    """Return the first slot after a moment that the calendar knows of; None: there is none."""
+    return next_slot(schedule, known, after, within=min(AHEAD, _end(known) - after)) if after < _end(known) else None
+
+
+def _end(known: Calendar) -> datetime:
+    return datetime.combine(known.horizon, time.max, known.zone)
 
 
 def _told(schedule: Schedule) -> dict[str, Any]:

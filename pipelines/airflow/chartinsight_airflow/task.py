@@ -64,13 +64,12 @@ class RunJob(BaseOperator):
         first_try = ti.max_tries - (self.retries or 0) + 1  # a person who clears a task moves it; a retry does not
         again = slot is not None and first_try > 1 and ti.try_number == first_try
         if by_rule and not again and slot is not None and (newer := self._newer(slot)) is not None:
-            raise AirflowSkipException(f"{self.job}: the slot of {newer:%Y-%m-%d %H:%M} is due, and its run stands for this one")
-        code, last = self._run(
-            child.command(
-                os.environ.get(child.PROGRAM, "chartinsight"), self.job, slot=slot, again=again, as_of=context["params"].get("as_of")
-            ),
-            child.environment(os.environ, _secrets()),
-        )  # fmt: skip
+            raise AirflowSkipException(
+                f"{self.job}: the slot of {newer:%Y-%m-%d %H:%M} is due, and its run stands for this one"
+            )
+        program, as_of = os.environ.get(child.PROGRAM, "chartinsight"), context["params"].get("as_of")
+        command = child.command(program, self.job, slot=slot, again=again, as_of=as_of)
+        code, last = self._run(command, child.environment(os.environ, _secrets()))
         match child.end_of(code):
             case child.End.DONE:
                 return
@@ -80,7 +79,9 @@ class RunJob(BaseOperator):
                 raise AirflowFailException(last)
             case child.End.ASK_AGAIN:
                 self._ask_again(context, slot if by_rule else None, last)
-        raise AirflowException(f"{self.job}: the program ended with {code}, which is none of its own. It said last: {last}")
+        raise AirflowException(
+            f"{self.job}: the program ended with {code}, which is none of its own. It said last: {last}"
+        )
 
     def on_kill(self) -> None:
         """End the child's whole group; what it started beyond that ends with it."""
@@ -107,8 +108,8 @@ class RunJob(BaseOperator):
         """Run the child, its output going to the task's log; return its exit code and the last thing that it said."""
         ours, theirs = os.pipe()
         said = ""
-        with open(ours, encoding="utf-8", errors="replace") as output:
-            with open(theirs, "wb") as log:
+        with os.fdopen(ours, encoding="utf-8", errors="replace") as output:
+            with os.fdopen(theirs, "wb") as log:
                 self._process = process = spawn(command, env=environment, cwd=self.project, log=log)
             # Whoever of the child's group outlives it holds the pipe open, and would hold us.
             threading.Thread(target=_end_group_after, args=(process,), daemon=True).start()
@@ -144,8 +145,8 @@ def _secrets() -> dict[str, str]:
         found = {"DATABASE_URL": child.database_url(Connection.get("tradesmart"))}
     except AirflowNotFoundException:
         raise AirflowFailException(
-            "connection 'tradesmart': there is none. Give AIRFLOW_CONN_TRADESMART=postgresql://chartinsight_loader:…@host/tradesmart "
-            "to whatever runs tasks, or keep it in a secrets backend."
+            "connection 'tradesmart': there is none. Give AIRFLOW_CONN_TRADESMART=postgresql://LOGIN:…@HOST/tradesmart "
+            "to what runs tasks, or keep it in a secrets backend."
         ) from None
     except ValueError as error:
         raise AirflowFailException(f"connection 'tradesmart': {error}.") from None
