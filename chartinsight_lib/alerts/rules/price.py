@@ -49,7 +49,8 @@ class PriceWatch(Watch):
         return self.model_copy(update={"basis": basis or now.astimezone(MARKETS[market].zone).date()})
 
     def look(self, conn: Connection, rule: Rule, state: State, now: datetime) -> tuple[list[Alert], State]:
-        """See `Watch`. State: day and price of the last bar, whether it had reached the level; how often it was told."""
+        """See `Watch`. State: day and close of the last bar, and whether it had reached the level; how often that was told; of
+        which action of unknown size it was told."""
         told, found = int(state.get("told", 0)), []
         for bar in self._bars(conn, rule, state):
             if bar.unknown is not None:
@@ -62,7 +63,7 @@ class PriceWatch(Watch):
             if reached and state.get("reached") is False:
                 told += 1
                 found.append(rule.alert(told, *self._text(rule, bar, level, state), now))
-            state = {"day": bar.day.isoformat(), "close": bar.close, "reached": reached, "told": told}
+            state = {**state, "day": bar.day.isoformat(), "close": bar.close, "reached": reached, "told": told}
         return found, state
 
     def says(self, code: str | None) -> str:
