@@ -40,6 +40,8 @@ from chartinsight_lib.db.migrate import MIGRATIONS, head, upgrade
 from chartinsight_lib.db.panel_cache import held_market
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError, DatabaseError, NotFound, SchemaError
+from chartinsight_lib.jobs import find_job
+from chartinsight_lib.runner import run_job
 from chartinsight_lib.settings import Settings
 
 CHARTINSIGHT = Path(sys.executable).with_name("chartinsight")
@@ -764,3 +766,15 @@ def test_the_commands_back_up_check_and_restore(empty_home):
     code, said = run("db", "check")
     assert code == 0 and "WRONG" not in said
     assert run("db", "restore", "nonsense")[0] == 2
+
+
+def test_the_job_backs_up_with_the_login_of_the_jobs(database, loader, settings, tmp_path, monkeypatch):
+    fill(loader)
+    monkeypatch.setenv("CHARTINSIGHT_BACKUP_DIR", str(tmp_path / "backups"))
+    monkeypatch.setenv("CHARTINSIGHT_RUNS_DIR", str(tmp_path / "runs"))
+    here = settings.model_copy(update={"runs_dir": tmp_path / "runs"})
+    run = run_job(database, here, find_job(here.project, "backup"), {})
+    assert "live.candles" in run.output.read_text()
+    (made,) = listed(tmp_path / "backups")
+    assert verify(made)
+    assert made.manifest.tables["live.candles"].rows == 2
