@@ -40,7 +40,8 @@ def daily_in_words(held: Freshness) -> str:
     """Say of when the newest final bar is, and from where."""
     if held.daily_day is None:
         return "none held"
-    age = "" if held.daily_age_days is None else f", {held.daily_age_days:,} trading days have begun since"
+    days = held.daily_age_days
+    age = "" if days is None else f", {days:,} trading {'day has' if days == 1 else 'days have'} begun since"
     simulated = ", SIMULATED" if held.simulated else ""
     return f"final up to {held.daily_day}{age} (source {held.source or 'unknown'}{simulated})"
 

@@ -144,15 +144,17 @@ def _strip(name: str, slots: Sequence[SlotOf]) -> str:
     counts = Counter(one.state for one in slots)
     words = ", ".join(f"{counts[state]} {SAYS.get(state, state)}" for state in ORDER if counts[state])
     cells = "".join(
-        f'<i class="ci-slot ci-{one.state.replace(" ", "-")}" title="{one.slot:%H:%M} {SAYS.get(one.state, one.state)}"></i>'
+        f'<i class="ci-slot ci-is-{one.state.replace(" ", "-")}" title="{one.slot:%H:%M} {SAYS.get(one.state, one.state)}"></i>'
         for one in slots
     )
-    return f'<div class="ci-slots" role="img" aria-label="{escape(name)} today: {words}">{cells}</div><small>today: {words}</small>'
+    strip = f'<div class="ci-slots" role="img" aria-label="{escape(name)} today: {words}">{cells}</div>'
+    return f'<div class="ci-line">{strip}<small>today: {words}</small></div>'
 
 
 def _legend() -> str:
     marks = "".join(
-        f'<span><i class="ci-slot ci-{state.replace(" ", "-")}"></i>{SAYS.get(state, state)}</span>' for state in ORDER
+        f'<span><i class="ci-slot ci-is-{state.replace(" ", "-")}"></i>{SAYS.get(state, state)}</span>'
+        for state in ORDER
     )
     return f'<p class="ci-legend">Slots of today: {marks}</p>'
 
