@@ -38,15 +38,17 @@ def up() -> Iterator[str]:
         process = subprocess.Popen(
             [CHARTINSIGHT, "up", "--no-browser", "--port", str(free_port())], env=environment, stdout=log, stderr=log
         )
-    until = time.monotonic() + 180
-    while not (found := re.search(r"Trading Radar:\s+(\S+)", (home / "up.log").read_text())):
-        assert process.poll() is None and time.monotonic() < until, (home / "up.log").read_text()
-        time.sleep(0.2)
-    yield found[1]
-    process.terminate()
-    process.wait(30)
-    shutil.rmtree(find_layout(home).data, ignore_errors=True)
-    shutil.rmtree(home, ignore_errors=True)
+    try:
+        until = time.monotonic() + 180
+        while not (found := re.search(r"Trading Radar:\s+(\S+)", (home / "up.log").read_text())):
+            assert process.poll() is None and time.monotonic() < until, (home / "up.log").read_text()
+            time.sleep(0.2)
+        yield found[1]
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(find_layout(home).data, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_the_page_draws_what_came_after_it_was_prepared_says_simulated_and_moves(up):
