@@ -58,7 +58,7 @@ def publish(output: Path) -> None:
     part.rename(output)
 
 
-def discard_unfinished(runs: Path, run_id: UUID) -> None:
+def settle_unfinished(runs: Path, run_id: UUID) -> None:
     """Give what a run that died left its name where it is whole, and remove it where it is not."""
     for path in runs.glob(f"*/*-{run_id.hex[:8]}.part.ipynb"):
         publish(path.with_name(path.name.replace(".part.ipynb", ".ipynb")))

@@ -84,24 +84,27 @@ class Lease:
         self._keeper.join(_JOIN_S)
 
     def _keep(self) -> None:
-        while not self._ended.wait(self._every_s):
+        wait_s = self._every_s
+        while not self._ended.wait(wait_s):
             try:
                 with self._conn.begin():
                     running = ledger.is_running(self._conn, self._run_id)
             except SQLAlchemyError:
-                self._resume()
+                # Sooner than others look for runs whose lock is free.
+                wait_s = self._every_s if self._resume() else self._every_s / 10
                 continue
+            wait_s = self._every_s
             if not running:
                 self._lost = f"run {self._run_id}: it counts as ended, so it was stopped"
                 return
 
-    def _resume(self) -> None:
-        """Take the lock again on a new connection; if that fails, the next look tries it again."""
+    def _resume(self) -> bool:
+        """Take the lock again on a new connection; return whether that succeeded."""
         _drop(self._conn)
         try:
             conn = self._pool.connect()
         except SQLAlchemyError:
-            return
+            return False
         try:
             with conn.begin():
                 # Where the old connection has not been noticed to be dead it still holds the lock, and that will do.
@@ -113,8 +116,9 @@ class Lease:
             self._lost = str(fenced)
         except SQLAlchemyError:
             _drop(conn)
-            return
+            return False
         self._conn = conn
+        return True
 
 
 def _drop(conn: Connection | None) -> None:

@@ -83,7 +83,7 @@ def execute(order: Mapping[str, Any], manager: Any, client: Any, on_cell: Callab
 
     try:
         papermill.execute_notebook(
-            order["notebook"], order["output"], parameters=order["parameters"], kernel_name="python3", engine_name=_NAME,
+            _literally(order["notebook"]), _literally(order["output"]), parameters=order["parameters"], kernel_name="python3", engine_name=_NAME,
             progress_bar=False, km=manager, kc=client, on_cell=begin,
         )  # fmt: skip
     except PapermillExecutionError as error:
@@ -92,6 +92,11 @@ def execute(order: Mapping[str, Any], manager: Any, client: Any, on_cell: Callab
         cell = reached[-1] if reached else None
         return {"error": f"{type(error).__name__}: {error}", "error_class": type(error).__name__, "cell": cell}
     return {"error": None, "error_class": None, "cell": None}
+
+
+def _literally(path: str) -> str:
+    """papermill fills parameters into paths as `str.format` does, which reads attributes and may lead anywhere."""
+    return path.replace("{", "{{").replace("}", "}}")
 
 
 def _length(content: Mapping[str, Any]) -> int:

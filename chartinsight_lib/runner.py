@@ -20,13 +20,13 @@ from chartinsight_lib import executed_copy, ledger, provenance, slots
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError, DatabaseError, Fenced, RunFailed, SlotRefused
-from chartinsight_lib.executed_copy import discard_unfinished
 from chartinsight_lib.job_environment import job_environment
 from chartinsight_lib.jobs import Job
 from chartinsight_lib.lease import PATIENCE_S, Lease
-from chartinsight_lib.notebook_process import EXIT_S, NotebookProcess
+from chartinsight_lib.notebook_process import EXIT_S, RUN_ID, NotebookProcess
 from chartinsight_lib.outcome import INTERRUPTED, Failure
 from chartinsight_lib.parameters import check_parameters, declared, parse_parameters
+from chartinsight_lib.processes import kill_marked
 from chartinsight_lib.secrecy import redact, redact_file, secrets_of
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.warm import Warm
@@ -109,6 +109,12 @@ def run_job(
         if spare is not None and warm is not None:
             warm.give_back(spare)
         pool.dispose()
+
+
+def discard_unfinished(runs: Path, run_id: UUID) -> None:
+    """End what is left on this machine of a run that counts as lost, and keep what is whole of its executed copy."""
+    kill_marked(RUN_ID, str(run_id))
+    executed_copy.settle_unfinished(runs, run_id)
 
 
 @dataclass(slots=True)

@@ -1,10 +1,12 @@
 """What a run is told is checked before anything starts."""
 
+from dataclasses import replace
+
 import pytest
-from running import NOW, records
+from running import NOW, records, shown
 
 from chartinsight_lib.errors import ConfigError
-from chartinsight_lib.runner import check_parameters, parse_parameters, run_job
+from chartinsight_lib.runner import check_parameters, declared, parse_parameters, run_job
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -75,3 +77,45 @@ def test_a_runs_folder_that_cannot_be_made_is_said_before_anything_starts(databa
     with pytest.raises(ConfigError, match=r"runs: .* cannot be made .*CHARTINSIGHT_RUNS_DIR"):
         run_job(database, place, notebook("1"), {})
     assert records(loader) == []
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", "Made", "made.x"])
+def test_a_job_whose_name_is_no_folder_of_its_own_is_refused(database, place, loader, notebook, name):
+    with pytest.raises(ConfigError, match="a name is a folder's name under runs/"):
+        run_job(database, place, replace(notebook("1"), name=name), {})
+    assert not place.runs.exists()
+
+
+def test_a_folder_of_a_job_that_leads_elsewhere_is_refused(database, place, loader, notebook, tmp_path):
+    place.runs.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (place.runs / "made").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"runs/made leads to .*elsewhere\. Remove that link"):
+        run_job(database, place, notebook("1"), {})
+    assert records(loader) == []
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_folder_of_all_runs_may_lie_elsewhere(database, place, loader, notebook, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    place.runs.symlink_to(tmp_path / "elsewhere")
+    run_job(database, place, notebook("1"), {})
+    assert len(list((tmp_path / "elsewhere" / "made").glob("*.ipynb"))) == 1
+
+
+def test_a_path_that_papermill_would_fill_in_is_taken_as_it_stands(database, place, loader, notebook, tmp_path):
+    (tmp_path / "{code}").mkdir()
+    job = notebook("code")
+    odd = replace(job, notebook=job.notebook.rename(tmp_path / "{code}" / "made.ipynb"))
+    place = place.model_copy(update={"runs_dir": tmp_path / "{code.__class__}"})
+    run = run_job(database, place, odd, {"code": "../../x"})
+    assert run.output.parent == tmp_path / "{code.__class__}" / "made"
+    assert run.output.is_file()
+    assert shown(run.output)[-1] == "'../../x'"
+
+
+def test_what_a_notebook_declares_is_read_from_its_syntax(notebook):
+    odd = 'many: int = (\n    3\n)  # a = b | c\nText: str = "a: int = 4"\nplain = 1\nprint("x")\nsome.thing = 3'
+    assert declared(notebook(parameters=odd).notebook) == {"many": "int", "Text": "str", "plain": "None"}
+    with pytest.raises(ConfigError, match=r"made\.ipynb: its parameters cannot be read"):
+        declared(notebook(parameters="a: int = ").notebook)
