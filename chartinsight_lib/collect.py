@@ -4,6 +4,7 @@ One transaction per batch holds its bars, gaps, factors, rejected rows and its r
 record of its failure, and the next one goes on. Everything can be repeated: the second time changes no row.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -33,6 +34,8 @@ from chartinsight_lib.errors import (
 )
 from chartinsight_lib.factors import learn_factors
 from chartinsight_lib.joining import Told, join_staged
+
+_log = logging.getLogger(__name__)
 
 DAILY, INTRADAY = "1d", "5m"
 INTRADAY_LENGTH = timedelta(minutes=5)
@@ -187,10 +190,14 @@ def _collect(
             with engine.begin() as conn:
                 ledger.fence(conn, load.run_id)
                 ledger.record_item(conn, load.run_id, batch.name, rows={}, clock=load.clock, market=market, error=said)
+            _log.warning("%s: %s: %s", job, batch.name, said)
             continue
         if rows:
             report.items[batch.name] = rows
         report.errors.update(refused)
+        if refused:
+            item, why = next(iter(refused.items()))
+            _log.warning("%s: %s: %d refused; first %s: %s", job, batch.name, len(refused), item, why)
     return report
 
 

@@ -6,6 +6,7 @@ Every request has a deadline and a bounded number of tries; nothing is cut short
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from chartinsight_lib.clock import Clock, system_clock
 from chartinsight_lib.domain import KST
 from chartinsight_lib.errors import AuthFailed, RateLimited, SchemaError, TruncatedReply, Unavailable, UpstreamError
 from chartinsight_lib.pace import LocalSlots, Pacer
+
+_log = logging.getLogger(__name__)
 
 REAL_URL, MOCK_URL = "https://api.kiwoom.com", "https://mockapi.kiwoom.com"
 REAL_RATE, MOCK_RATE = 5.0, 1.0
@@ -269,15 +272,18 @@ class KiwoomClient:
                         self._without_secrets(f"{error} A new token was refused too."), code=error.code
                     ) from None
                 refused = token
+                _log.warning("kiwoom %s: the token is refused, and another is used", tr)
             except RateLimited as error:
                 wait_s = answer.retry_after_s if answer.retry_after_s is not None else 1.1 * self._window_s
                 if self._total and error.code in OVERALL:
                     self._total.slow_down("*", wait_s=wait_s, sent_at=sent_at)
                 self._pacer.slow_down(tr, wait_s=wait_s, sent_at=sent_at)
+                _log.info("kiwoom %s: the server asks for a pause; %.1f s (try %d)", tr, wait_s, tried)
                 self._give_up(error, tried, until, wait_s)
             except Unavailable as error:
                 wait_s = self._back_off(tried)
                 self._give_up(error, tried, until, wait_s)
+                _log.warning("%s Again in %.1f s (try %d).", self._without_secrets(str(error)), wait_s, tried)
                 self._sleep(wait_s)
             except UpstreamError as error:
                 raise type(error)(self._without_secrets(f"{error} Asked for {_who(body)}."), code=error.code) from None

@@ -8,6 +8,7 @@ appears in a text that anything here makes.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from urllib.parse import urlsplit
 
 from chartinsight_lib.clock import Clock
 from chartinsight_lib.errors import AuthFailed, Unavailable
+
+_log = logging.getLogger(__name__)
 
 MARGIN = timedelta(minutes=10)
 """A token is renewed this long before it expires."""
@@ -149,6 +152,10 @@ class TokenOwner:
                     self._let_some_time_pass(token, until - time.monotonic())
                     token = self._issue(until - time.monotonic())
                     held.keep(token)
+                    _log.info(
+                        "kiwoom: a new token; the last one was %s",
+                        "refused" if refused else "at its end, or there was none",
+                    )
             self._mine = token
             return token
         finally:

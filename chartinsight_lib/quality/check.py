@@ -7,6 +7,7 @@ the newest final day that is held of its market. Five-minute bars: see `intraday
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -25,6 +26,8 @@ from chartinsight_lib.domain import Flag
 from chartinsight_lib.errors import NotFound
 from chartinsight_lib.quality import intraday, states
 from chartinsight_lib.quality.states import KIND, Held, State
+
+_log = logging.getLogger(__name__)
 
 AT_A_TIME = 400
 """Instruments that are read and compared together: the bars of ten years of all of them would be some hundred megabytes."""
@@ -110,6 +113,8 @@ def check(engine: Engine, market: str, *, run_id: UUID, clock: Clock, timeframe:
         ledger.record_item(
             conn, run_id, f"check {market} {timeframe}", rows=result.counts | result.changes, clock=clock, market=market
         )
+    said = ", ".join(f"{count:,} {name}" for name, count in (result.counts | result.changes).items() if count)
+    _log.info("check %s %s: %s", market, timeframe, said)
     return result
 
 

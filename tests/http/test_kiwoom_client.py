@@ -1,5 +1,6 @@
 """The client over real HTTP against the simulator: pages, refusals, tokens, deadlines. Expected rows are the handmade market's."""
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -285,3 +286,15 @@ def test_maintenance_is_told_as_such(serve):
     _, client = serve(maintenance=((EVENING - day, EVENING + day),))
     with pytest.raises(Unavailable, match="au10001.*maintenance"):
         client.check()
+
+
+def test_what_a_request_went_through_is_logged_and_names_no_key(serve, caplog):
+    server, client = serve(
+        "rules: [{api_id: ka10081, nth: 1, do: reset}, {api_id: ka10081, nth: 3, do: kill_token}]", reissue="new"
+    )
+    with caplog.at_level(logging.INFO, "chartinsight_lib"):
+        assert opens(client) == NEWEST_FIRST
+    said = [record.getMessage() for record in caplog.records]
+    assert [sum(word in line for line in said) for word in ("Again in", "another is used", "a new token")] == [1, 1, 2]
+    secrets = {KEYS.appkey, KEYS.secretkey, *server.service.tokens._tokens}
+    assert [line for line in said for secret in secrets if secret in line] == []
