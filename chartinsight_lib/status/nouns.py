@@ -45,7 +45,8 @@ class LastSlot:
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """The newest run, for a slot or not. `duration_s` is by the market's clock, None while it runs; `error_cell` its number."""
+    """The newest run, for a slot or not. `duration_s`, None while it runs, is of this machine: of a clock that runs faster than
+    time it is so many times less. `error_cell` is the number of the cell that failed."""
 
     run_id: str
     state: str

@@ -192,9 +192,10 @@ class _Jobs:
             return None
         zone = self._known.zone
         ended = row.finished_at.astimezone(zone) if row.finished_at else None
+        took = (row.finished_at - row.started_at).total_seconds() / max(self._speed, 1.0) if ended else None
         return LastRun(
             run_id=str(row.run_id), state=row.state, engine=row.engine, started_at=row.started_at.astimezone(zone),
-            finished_at=ended, duration_s=(row.finished_at - row.started_at).total_seconds() if ended else None,
+            finished_at=ended, duration_s=took,
             rows=dict(row.rows or {}), error=row.error, error_class=row.error_class, error_cell=row.error_cell,
         )  # fmt: skip
 

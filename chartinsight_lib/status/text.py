@@ -112,8 +112,7 @@ def run_in_words(run: LastRun | None) -> str:
     if run is None:
         return ""
     if run.error:
-        cell = f"cell {run.error_cell}: " if run.error_cell is not None else ""
-        return f"{run.state}: {cell}{run.error.strip().splitlines()[0]}"
+        return f"{run.state}: {run.error.strip().splitlines()[0]}"
     return rows_text(run.rows) or ("" if run.state == "succeeded" else run.state)
 
 

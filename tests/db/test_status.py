@@ -280,6 +280,9 @@ def test_on_a_clock_sixty_times_as_fast_a_minute_of_real_time_is_waited(conn: Co
         write_clock(tmp_path / "simulator" / "clock", running_text(at(now), 60.0, system_clock()))
         found = told("", market="SIM")
         assert (found.state, found.freshness.live_limit_s, found.freshness.simulated) == (state, 3600, True)
+        run = job(found, "collect_quotes").last_run
+        assert run is not None
+        assert run.duration_s == 1.5  # 90 s of that clock
 
 
 def test_completeness_counts_days_holes_and_what_was_given_up(conn: Connection, told: Told):
