@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
+from chartinsight_lib import logs
 from chartinsight_lib.clients import open_source as open_bulk
 from chartinsight_lib.clients.base import Source
 from chartinsight_lib.errors import ChartInsightError, ConfigError
@@ -180,6 +181,7 @@ def credentials(settings: Settings) -> Credentials:
                 f"kiwoom: the {name.removeprefix('kiwoom_')} holds a space or a character that no key has. Copy it anew."
             )
         found[name] = value
+    logs.conceal(*found.values())
     return Credentials(found["kiwoom_appkey"], found["kiwoom_secretkey"])
 
 

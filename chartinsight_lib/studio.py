@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from chartinsight_lib import ledger
+from chartinsight_lib import ledger, logs
 from chartinsight_lib.clients.base import Source
 from chartinsight_lib.db import query
 from chartinsight_lib.db.embedded import write_private
@@ -172,7 +172,9 @@ def _scanned(database: Database, market: str) -> str:
 @contextmanager
 def prepared(settings: Settings, say: Say, *, migrate: bool = False, writes: bool = True) -> Iterator[Database]:
     """Give a database that is up. The embedded one is migrated, that of DATABASE_URL only on `migrate`, because the login of
-    a job may not; the records of dead runs are closed unless `writes` is off, because the login of a reader may not."""
+    a job may not; the records of dead runs are closed unless `writes` is off, because the login of a reader may not. What the
+    library logs from here on is in the log of the data directory."""
+    logs.configure(settings)
     started = time.monotonic()
     with open_database(settings) as database:
         version = upgrade(database) if migrate or database.embedded else check_schema(database)
