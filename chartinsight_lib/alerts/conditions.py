@@ -18,12 +18,12 @@ from chartinsight_lib.calendars import calendar, horizon_warning
 from chartinsight_lib.clock import clock_speed
 from chartinsight_lib.db import health, query
 from chartinsight_lib.domain import KST
-from chartinsight_lib.errors import BeyondHorizon
+from chartinsight_lib.errors import BeyondHorizon, ConfigError
 from chartinsight_lib.jobs import JobList, read_list
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.status import judge
 
-JOB, STALE, GAPS, QUOTA, BACKUP, CALENDAR = "job", "stale", "gaps", "quota", "backup", "calendar"
+JOB, STALE, GAPS, QUOTA, BACKUP, CALENDAR, LIST = "job", "stale", "gaps", "quota", "backup", "calendar", "list"
 
 REMEMBERED = timedelta(days=14)
 """A job that failed longer ago, and was not due since, is no news any more."""
@@ -47,24 +47,19 @@ class Conditions:
 
 
 def conditions(conn: Connection, settings: Settings, market: str, now: datetime) -> Conditions:
-    """Return what is wrong with a market at `now`, which is tz-aware, and with what all markets share.
-
-    Raises:
-        ConfigError: the list of jobs is wrong.
-    """
-    jobs = _jobs(settings.project)
-    alerts = [
-        *_failed_jobs(conn, jobs, market, now),
-        *_holes(conn, market),
-        *_quotas(conn, settings, now),
-        *_old_backup(settings, market, now),
-    ]
-    judged = {JOB, GAPS, QUOTA, BACKUP, CALENDAR}
+    """Return what is wrong with a market at `now`, which is tz-aware, and with what all markets share."""
+    alerts = [*_holes(conn, market), *_quotas(conn, settings, now), *_old_backup(settings, market, now)]
+    judged = {GAPS, QUOTA, BACKUP, CALENDAR, LIST}
     if warning := horizon_warning(market, now):
         alerts.append(Alert(CALENDAR, CALENDAR, Level.WARNING, f"The calendar of {market} ends", warning, market, now))
     try:
+        jobs = _jobs(settings.project)
+        alerts += _failed_jobs(conn, jobs, market, now)
+        judged.add(JOB)
         alerts += [*_old_days(conn, market, now), *_old_minutes(conn, jobs, settings, market, now)]
         judged.add(STALE)
+    except ConfigError as error:
+        alerts.append(Alert(LIST, LIST, Level.WARNING, "The list of jobs cannot be read", str(error), EVERYWHERE, now))
     except BeyondHorizon:
         pass  # told above
     return Conditions(alerts, frozenset(judged))

@@ -47,10 +47,13 @@ def send(letters: Iterable[Letter], *, limit_s: float = LIMIT_S) -> dict[str, st
             for letter in letters
         ],
     }  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-P", str(_SENDER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(_SENDER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        return dict.fromkeys(outcome, f"the process that sends cannot be started ({error.strerror})")
     try:
         answers, _ = process.communicate(json.dumps(asked).encode(), timeout=limit_s + START_S)
     except subprocess.TimeoutExpired as late:

@@ -150,6 +150,14 @@ def test_what_was_told_is_not_over_while_it_is_tried_again(conn, found):
     assert keys(found()) == ["job:collect_daily"]
 
 
+def test_a_list_of_jobs_that_cannot_be_read_is_told_and_nothing_is_said_of_jobs(conn, found, tmp_path):
+    slot(conn, at("08:00"), "failed")
+    held = found(project=tmp_path)
+    assert keys(held) == ["list"]
+    assert "jobs.yaml does not exist" in only(held).body
+    assert {"job", "stale"} & held.judged == set()
+
+
 # Stale data. KRX trades from 09:00, and collects each five minutes.
 
 

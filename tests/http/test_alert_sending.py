@@ -103,6 +103,13 @@ def test_a_sender_that_cannot_start_is_an_outcome(monkeypatch):
     assert send([letter("one", "json://127.0.0.1:1/")]) == {"one": "the process that sends ended at once (1)"}
 
 
+def test_a_sender_that_is_not_there_is_an_outcome_too(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/absent")
+    assert send([letter("one", "json://127.0.0.1:1/")]) == {
+        "one": "the process that sends cannot be started (No such file or directory)"
+    }
+
+
 def test_no_secret_of_an_address_is_in_a_log_or_an_outcome(caplog):
     caplog.set_level(1, logger="")
     logging.getLogger().setLevel(1)

@@ -68,7 +68,7 @@ class PriceWatch(Watch):
 
     def says(self, code: str | None) -> str:
         """See `Watch`."""
-        return f"{code}: the {self.close} price goes {self.direction} {self.level:,g} (prices of {self.basis})"
+        return f"{code}: the {self.close} price goes {self.direction} {self.level:,.10g} (prices of {self.basis})"
 
     def _bars(self, conn: Connection, rule: Rule, state: State) -> Sequence[Row[Any]]:
         """Return the bars since the last look, ascending; at the first look the newest alone."""

@@ -1,4 +1,4 @@
-"""Alerts: what was found, whom it was told, and the rules of the radar.
+"""Alerts: what was found, whom it was told, and the rules of the radar; what the planner knows of final bars.
 
 Stored rows: none change.
 
@@ -83,6 +83,10 @@ COMMENT ON TABLE radar.alert_rules IS 'what of the market a person wants to be t
 COMMENT ON COLUMN radar.alert_rules.state IS 'what the rule saw last: it speaks when that changes, and not while it stays';
 """
 
+# Without it the planner takes final bars for rare ones and reads the whole history of each instrument to find its newest: on
+# 2,700 instruments 100 times as long, and a check asks for it each minute.
+LIVE = "CREATE STATISTICS live.candles_final ON (flags & 1) FROM live.candles"
+
 VIEWS = """
 CREATE VIEW api.alerts AS
 SELECT a.*, COALESCE(n.sent, 0) AS sent, COALESCE(n.waiting, 0) AS waiting, n.error
@@ -100,5 +104,5 @@ CREATE VIEW api.alert_rules AS SELECT * FROM radar.alert_rules;
 
 
 def upgrade() -> None:
-    for part in (OPS, RADAR, VIEWS):
+    for part in (OPS, RADAR, LIVE, VIEWS):
         op.execute(part)
