@@ -24,6 +24,7 @@ from chartinsight_lib.schedule import newest_slot
 CHAIN = ("sync_instruments", "collect_daily", "repair_gaps", "scan_radar")
 LIVE = ("collect_quotes", "collect_intraday", "official_closes")
 
+PROGRAM = str(Path(sys.executable).parent / "chartinsight")
 READ_DAGS = """
 import json
 from airflow.dag_processing.dagbag import DagBag
@@ -84,7 +85,7 @@ def by_hand(chartinsight, database, *command):
     """Run the program as a person does."""
     keys = {f"CHARTINSIGHT_KIWOOM_{name.upper()}": value for name, value in CANARIES.items()}
     return subprocess.run(
-        [Path(sys.executable).parent / "chartinsight", *command], capture_output=True, text=True, check=False,
+        [PROGRAM, *command], capture_output=True, text=True, check=False,
         env={**chartinsight, **keys, "DATABASE_URL": database.url(Role.LOADER)},
     )  # fmt: skip
 
@@ -193,7 +194,7 @@ def test_what_is_cleared_runs_again_and_changes_no_row(airflow, scheduled, quiet
     )
     assert [(attempt, state) for attempt, state, _ in runs] == [(1, "succeeded"), (2, "succeeded")]
     assert runs[0][2]["inserted"] > 1000
-    assert {"inserted", "updated"} & runs[1][2].keys() == set()
+    assert (runs[1][2]["inserted"], runs[1][2]["updated"]) == (0, 0)
     said = airflow.log_text("collect_daily", scheduled["collect_daily"]).removeprefix(first)
     assert "unchanged" in said and "inserted" not in said
 
@@ -254,6 +255,29 @@ def test_no_more_jobs_of_a_pool_run_at_a_time_than_it_allows(airflow, quiet, pro
     assert (len(moments), most) == (12, read_list(project).pools["kiwoom_api_pool"])
 
 
+def test_unpausing_runs_the_newest_slot_alone(airflow, scheduled):
+    # As if the DAG had been paused for days: the only run that it had was of a slot of last week.
+    week = timedelta(days=7)
+    airflow.api("PATCH", "dags/sync_instruments", {"is_paused": True})
+    with airflow.meta.begin() as conn:
+        changed = conn.execute(
+            text(
+                "UPDATE dag_run SET logical_date = logical_date - :week, data_interval_start = data_interval_start - :week, "
+                "data_interval_end = data_interval_end - :week, run_after = run_after - :week, run_id = 'scheduled__before' "
+                "WHERE dag_id = 'sync_instruments' AND run_id = :run"
+            ),
+            {"week": week, "run": scheduled["sync_instruments"]},
+        ).rowcount
+    assert changed == 1
+    airflow.run("airflow", "dags", "reserialize")
+    airflow.api("PATCH", "dags/sync_instruments", {"is_paused": False})
+    assert (
+        airflow.ended("sync_instruments", scheduled["sync_instruments"]) == "skipped"
+    )  # it has had its run, says our database
+    held = airflow.api("GET", "dags/sync_instruments/dagRuns?run_type=scheduled")["dag_runs"]
+    assert {run["dag_run_id"] for run in held} == {"scheduled__before", scheduled["sync_instruments"]}
+
+
 def test_what_is_triggered_while_paused_waits_in_sight_and_runs_when_it_may(airflow, scheduled):
     airflow.api("PATCH", "dags/nap_1", {"is_paused": True})
     run = airflow.trigger("nap_1")
@@ -262,33 +286,27 @@ def test_what_is_triggered_while_paused_waits_in_sight_and_runs_when_it_may(airf
     assert airflow.ended("nap_1", run) == "success"
 
 
-def children(job):
-    """The processes of a run of a job: the program, papermill, the kernel."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            marked = "CHARTINSIGHT_RUN_ID" in process.environ()
-            if marked or process.cmdline()[1:4] == [str(Path(sys.executable).parent / "chartinsight"), "run", job]:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
+@pytest.fixture
+def sleeping(airflow, quiet, project):
+    """Starts the job that sleeps; gives its run and its processes once its kernel is there: the program, papermill, the kernel."""
 
+    def processes():
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("CHARTINSIGHT_PROJECT") == str(project)
+                if ours and (PROGRAM in process.cmdline() or "CHARTINSIGHT_RUN_ID" in process.environ()):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found if any("ipykernel_launcher" in one.cmdline() for one in found) else None
 
-def kernel_runs():
-    found = [one for one in children("sleep_long") if "ipykernel_launcher" in " ".join(one.cmdline())]
-    return found or None
-
-
-def sleeping(airflow):
-    """Start the long job; return its run and the processes, once the kernel is there."""
     run = airflow.trigger("sleep_long")
-    stack.until("the kernel", kernel_runs, within_s=90)
-    return run, children("sleep_long")
+    return run, stack.until("the kernel", processes, within_s=90)
 
 
-def test_a_task_that_is_ended_in_airflow_leaves_no_process(airflow, quiet, ask):
-    run, processes = sleeping(airflow)
+def test_a_task_that_is_ended_in_airflow_leaves_no_process(airflow, sleeping, ask):
+    run, processes = sleeping
     assert len(processes) >= 3
     airflow.api("PATCH", f"dags/sleep_long/dagRuns/{airflow.quoted(run)}/taskInstances/run", {"new_state": "failed"})
     _, alive = psutil.wait_procs(processes, timeout=40)
@@ -296,11 +314,11 @@ def test_a_task_that_is_ended_in_airflow_leaves_no_process(airflow, quiet, ask):
     assert ask("SELECT DISTINCT state FROM ops.runs WHERE job = 'sleep_long'") != [("running",)]
 
 
-def test_a_worker_that_is_killed_takes_the_run_with_it(airflow, quiet, ask):
-    _, processes = sleeping(airflow)
-    program = next(one for one in processes if one.cmdline()[2:4] == ["run", "sleep_long"])
-    supervisor = program.parent().parent()
-    assert supervisor.pid not in {airflow_process.pid for airflow_process in airflow.processes}
+def test_a_worker_that_is_killed_takes_the_run_with_it(airflow, sleeping):
+    _, processes = sleeping
+    program = next(one for one in processes if PROGRAM in one.cmdline())
+    supervisor = program.parent().parent()  # of the task's own process
+    assert supervisor.pid not in {process.pid for process in airflow.processes}
     os.kill(supervisor.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs(processes, timeout=20)
     assert alive == []

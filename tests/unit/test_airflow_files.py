@@ -178,6 +178,23 @@ def test_an_exit_code_means_what_the_program_says_it_means():
     assert {error: child.end_of(exit_code(error)) for error in ends} == ends
 
 
+def test_a_slot_that_used_up_its_tries_is_failed_and_not_skipped(conn):
+    from uuid import uuid4
+
+    from chartinsight_lib import slots
+
+    job, slot, asked = (
+        JOBS["collect_quotes"],
+        at("2026-11-24 09:00"),
+        {"now": at("2026-11-24 09:01"), "by": "x", "pools": {}},
+    )
+    run = uuid4()
+    slots.claim(conn, job, "KRX", slot, run_id=run, waits_for={}, **asked)
+    slots.settle(conn, run, slots.Outcome.FAILED, now=asked["now"], retry_after=timedelta(minutes=1))
+    refusal = slots.claim(conn, job, "KRX", slot, run_id=uuid4(), waits_for={}, **asked)
+    assert child.end_of(3, f"chartinsight: collect_quotes: {refusal.reason}.") is child.End.FAILED
+
+
 @pytest.mark.parametrize("code", [-9, 130, 127])
 def test_an_end_from_outside_is_tried_again(code):
     assert child.end_of(code) is child.End.BROKEN

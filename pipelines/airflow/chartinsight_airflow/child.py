@@ -42,9 +42,14 @@ class End(Enum):
 _ENDS = {0: End.DONE, 1: End.FAILED, 2: End.FAILED, 3: End.SKIPPED, 75: End.ASK_AGAIN}
 
 
-def end_of(code: int) -> End:
-    """Return what an exit code of `chartinsight run` means; a signal, or a code that it does not have, is BROKEN."""
-    return _ENDS.get(code, End.BROKEN)
+_FAILED_BEFORE = "it is failed already"
+"""So a slot is refused that has used up its tries, in this task or before: nothing to be passed over in green."""
+
+
+def end_of(code: int, said: str = "") -> End:
+    """Return what an exit code of `chartinsight run`, and what it said last, mean; a signal or an unknown code: BROKEN."""
+    end = _ENDS.get(code, End.BROKEN)
+    return End.FAILED if end is End.SKIPPED and _FAILED_BEFORE in said else end
 
 
 def command(

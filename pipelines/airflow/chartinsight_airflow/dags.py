@@ -17,8 +17,8 @@ from chartinsight_lib.jobs import Job, read_list
 
 MARGIN = timedelta(minutes=2)
 """So much later than the job's own time limit Airflow ends a task: the runner's end is the orderly one."""
-LOST = 1
-"""So often a task whose worker died is started again. What failed for its own reasons is counted in our database."""
+RETRIES, RETRY_DELAY = 3, timedelta(minutes=1)
+"""For a task whose worker died or was never heard of. What failed for its own reasons is counted and timed in our database."""
 LIVE = ("kiwoom", "simulated")
 
 
@@ -55,8 +55,8 @@ def _dag(job: Job, market: str, project: Path, live: bool) -> DAG:
             project=project,
             rule=rule,
             pool=job.pool or "default_pool",
-            retries=LOST,
-            retry_delay=timedelta(seconds=job.retry_after_s),
+            retries=RETRIES,
+            retry_delay=RETRY_DELAY,
             execution_timeout=timedelta(seconds=job.timeout_s) + MARGIN,
         )
     return made

@@ -70,7 +70,7 @@ class RunJob(BaseOperator):
         program, as_of = os.environ.get(child.PROGRAM, "chartinsight"), context["params"].get("as_of")
         command = child.command(program, self.job, slot=slot, again=again, as_of=as_of)
         code, last = self._run(command, child.environment(os.environ, _secrets()))
-        match child.end_of(code):
+        match child.end_of(code, last):
             case child.End.DONE:
                 return
             case child.End.SKIPPED:
