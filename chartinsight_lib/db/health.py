@@ -62,16 +62,20 @@ def newest_runs(conn: Connection, market: str, jobs: Iterable[str], *, succeeded
     return {row.job: row for row in rows}
 
 
-def told_last(conn: Connection, market: str, jobs: Iterable[str]) -> datetime | None:
-    """Return when one of the jobs stored an item of a market last; None: never."""
+def told_last(conn: Connection, market: str, jobs: Iterable[str], *, runs: int = 50) -> datetime | None:
+    """Return when one of the jobs stored an item of a market last, among the newest `runs` runs of each; None: none did."""
     found: datetime | None = conn.execute(
         text("""
-            SELECT i.finished_at FROM ops.run_items AS i JOIN ops.runs AS r USING (run_id)
-            WHERE  i.market = :market AND i.state = 'done' AND r.job = ANY(CAST(:jobs AS text[]))
-            ORDER  BY i.finished_at DESC LIMIT 1
+            SELECT max(i.finished_at)
+            FROM   unnest(CAST(:jobs AS text[])) AS j (job)
+            CROSS  JOIN LATERAL (
+                SELECT run_id FROM ops.runs WHERE job = j.job AND COALESCE(market, :market) = :market
+                ORDER  BY started_at DESC LIMIT :runs) AS r
+            JOIN   ops.run_items AS i USING (run_id)
+            WHERE  i.market = :market AND i.state = 'done'
         """),
-        {"market": market, "jobs": list(jobs)},
-    ).scalar_one_or_none()
+        {"market": market, "jobs": list(jobs), "runs": runs},
+    ).scalar_one()
     return found
 
 

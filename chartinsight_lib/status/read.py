@@ -89,11 +89,11 @@ def read_status(conn: Connection, settings: Settings, market: str, listed: JobLi
         )
         for beat in heartbeat.heard(conn, market)
     )
-    jobs = _Jobs(conn, settings, known, now, speed, listed.jobs, bool(schedulers)).read()
-    freshness = _freshness(conn, known, now, speed, listed.jobs)
+    jobs = _Jobs(conn, settings, known, now, speed, listed.jobs, bool(schedulers))
+    live = [job for job in listed.jobs.values() if job.live] if jobs.live else []
     parts: dict[str, Any] = {
-        "jobs": jobs,
-        "freshness": freshness,
+        "jobs": jobs.read(),
+        "freshness": _freshness(conn, known, now, speed, live),
         "completeness": _completeness(conn, market, known.zone),
         "quota": _quota(conn, settings, now),
         "schedulers": schedulers,
@@ -117,7 +117,8 @@ def _reaches(known: Calendar, moment: datetime) -> bool:
 
 
 class _Jobs:
-    """The jobs of one market at one moment."""
+    """The jobs of one market at one moment. `live`: its running day is followed, because the source of the settings knows it, or
+    because a job that does so has had slots."""
 
     def __init__(
         self, conn: Connection, settings: Settings, known: Calendar, now: datetime, speed: float, jobs: Mapping[str, Job],
@@ -134,7 +135,7 @@ class _Jobs:
         self._states = health.slots_between(conn, market, names, self._morning, self._night)
         # Where nothing was ever claimed and nobody stands, nothing is going to run: there is no next.
         self._scheduled = heard or bool(self._newest)
-        self._live = LIVE_MARKETS.get(settings.source) == market or any(jobs[name].live for name in self._newest)
+        self.live = LIVE_MARKETS.get(settings.source) == market or any(jobs[name].live for name in self._newest)
         self._inside = _reaches(known, now)
 
     def read(self) -> tuple[JobHealth, ...]:
@@ -142,7 +143,7 @@ class _Jobs:
 
     def _one(self, job: Job) -> JobHealth:
         newest, settled = self._slot(self._newest.get(job.name)), self._slot(self._settled.get(job.name))
-        runs = self._scheduled and self._inside and (self._live or not job.live)
+        runs = self._scheduled and self._inside and (self.live or not job.live)
         missed = judge.passed(job, self._known, self._now, newest) if self._inside else []
         success = self._successes.get(job.name)
         return JobHealth(
@@ -200,16 +201,15 @@ class _Jobs:
         )  # fmt: skip
 
 
-def _freshness(conn: Connection, known: Calendar, now: datetime, speed: float, jobs: Mapping[str, Job]) -> Freshness:
+def _freshness(conn: Connection, known: Calendar, now: datetime, speed: float, live: list[Job]) -> Freshness:
     held = query.health(conn, known.market)
     day = query.last_final_day(conn, known.market)
     inside = _reaches(known, now)
-    # What has never told of the running day is not late with it.
-    told = health.told_last(conn, known.market, [job.name for job in jobs.values() if job.live])
-    cycle = judge.cycle_s(list(jobs.values())) if told is not None else None
-    bar = health.newest_bar(conn, known.market, "5m") if cycle is not None else None
-    if told is not None and bar is not None:
-        told = max(told, min(bar + timedelta(seconds=BAR_S), now))
+    cycle = judge.cycle_s(live)
+    told = health.told_last(conn, known.market, [job.name for job in live]) if live else None
+    if live and (bar := health.newest_bar(conn, known.market, "5m")) is not None:
+        ended = min(bar + timedelta(seconds=BAR_S), now)
+        told = max(told, ended) if told else ended
     return Freshness(
         market_open=known.is_open(now) if inside else None,
         source=held["source"],

@@ -7,6 +7,7 @@ Wednesday 2024-11-13 KRX trades from 09:00 to 15:30; on Thursday, the day of the
 import json
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -53,10 +54,21 @@ def told(conn: Connection, settings: Settings, tmp_path: Path) -> Told:
     """Gives the status at a time of Korea, "" for that of the simulator's clock, with settings of its own."""
 
     def ask(now: str, *, market: str = "KRX", **update: object) -> Status:
-        own = {"now": at(now).isoformat() if now else None, "home": tmp_path, "runs_dir": tmp_path / "runs"} | update
+        own = {
+            "now": at(now).isoformat() if now else None,
+            "source": "krx",
+            "home": tmp_path,
+            "runs_dir": tmp_path / "runs",
+        } | update
         return read_status(conn, settings.model_copy(update=own), market, LISTED)
 
     return ask
+
+
+@pytest.fixture
+def followed(told: Told) -> Told:
+    """As `told`, of a market whose running day is followed."""
+    return partial(told, source="kiwoom")
 
 
 def final_bar(conn: Connection, day: str, *, market: str = "KRX", source: str = "kiwoom") -> None:
@@ -111,41 +123,43 @@ def job(status: Status, name: str) -> JobHealth:
     return next(found for found in status.jobs if found.name == name)
 
 
-def test_data_of_exactly_two_cycles_are_fresh_in_an_open_market_and_a_second_more_is_red(conn: Connection, told: Told):
+def test_data_of_exactly_two_cycles_are_fresh_in_an_open_market_and_a_second_more_is_red(
+    conn: Connection, followed: Told
+):
     final_bar(conn, TUESDAY)
     ran(conn, "collect_quotes", f"{WEDNESDAY} 10:19", item_at=at(f"{WEDNESDAY} 10:20:00"))
-    fresh = told(f"{WEDNESDAY} 10:30:00")
+    fresh = followed(f"{WEDNESDAY} 10:30:00")
     assert fresh.freshness.live_age_cycles == 2.0
     assert (fresh.state, fresh.reasons) == ("green", ())
-    stale = told(f"{WEDNESDAY} 10:30:01")
+    stale = followed(f"{WEDNESDAY} 10:30:01")
     ((state, says),) = said(stale, "freshness")
     assert (stale.state, state) == ("red", "red")
     assert "told last at 10:20:00" in says
     assert "2 are allowed" in says
 
 
-def test_the_night_before_does_not_count_after_the_opening(conn: Connection, told: Told):
+def test_the_night_before_does_not_count_after_the_opening(conn: Connection, followed: Told):
     final_bar(conn, TUESDAY)
     ran(conn, "collect_quotes", f"{TUESDAY} 15:38", item_at=at(f"{TUESDAY} 15:40"))
-    assert told(f"{WEDNESDAY} 09:10:00").freshness.live_age_cycles == 2.0
-    assert told(f"{WEDNESDAY} 09:10:00").state == "green"
-    assert told(f"{WEDNESDAY} 09:10:01").state == "red"
+    assert followed(f"{WEDNESDAY} 09:10:00").freshness.live_age_cycles == 2.0
+    assert followed(f"{WEDNESDAY} 09:10:00").state == "green"
+    assert followed(f"{WEDNESDAY} 09:10:01").state == "red"
 
 
-def test_on_the_day_of_the_exam_the_market_opens_an_hour_later(conn: Connection, told: Told):
+def test_on_the_day_of_the_exam_the_market_opens_an_hour_later(conn: Connection, followed: Told):
     final_bar(conn, WEDNESDAY)
     ran(conn, "collect_quotes", f"{WEDNESDAY} 15:38", item_at=at(f"{WEDNESDAY} 15:40"))
-    before = told(f"{THURSDAY} 09:59:59")
+    before = followed(f"{THURSDAY} 09:59:59")
     assert (before.freshness.market_open, before.freshness.live_age_s, before.state) == (False, None, "green")
-    assert told(f"{THURSDAY} 10:10:00").state == "green"
-    assert told(f"{THURSDAY} 10:10:01").state == "red"
+    assert followed(f"{THURSDAY} 10:10:00").state == "green"
+    assert followed(f"{THURSDAY} 10:10:01").state == "red"
 
 
-def test_on_a_holiday_and_at_night_nothing_is_late(conn: Connection, told: Told):
+def test_on_a_holiday_and_at_night_nothing_is_late(conn: Connection, followed: Told):
     final_bar(conn, "2024-12-23")
     ran(conn, "collect_quotes", "2024-12-24 15:38", item_at=at("2024-12-24 15:40"))
     for now in ("2024-12-24 23:00", "2024-12-25 11:00"):
-        found = told(now)
+        found = followed(now)
         assert (found.state, found.freshness.market_open, found.freshness.daily_age_days) == ("green", False, 1)
 
 
@@ -157,18 +171,32 @@ def test_daily_bars_two_trading_days_old_are_red_from_the_opening_on(conn: Conne
     assert says == "The newest final daily bar is of 2024-11-12, 2 trading days old; 1 is allowed."
 
 
-def test_a_running_bar_is_no_final_one_and_a_bar_of_five_minutes_is_news(conn: Connection, told: Told):
+def test_a_running_bar_is_no_final_one_and_a_bar_of_five_minutes_is_news(conn: Connection, followed: Told):
     final_bar(conn, TUESDAY)
     hold(conn, "005930", {WEDNESDAY: (105, 106, 104, 105, 10, 1e3, 1)}, now=at(f"{WEDNESDAY} 10:00"))
     ran(conn, "collect_intraday", f"{WEDNESDAY} 09:00")
     ran(conn, "collect_quotes", f"{WEDNESDAY} 09:00", item_at=at(f"{WEDNESDAY} 09:01"))
-    assert told(f"{WEDNESDAY} 10:30").state == "red"
+    assert followed(f"{WEDNESDAY} 10:30").state == "red"
     bar = {f"{WEDNESDAY}T10:20:00+09:00": (105, 106, 104, 105, 10, 1e3, 0)}
     hold(conn, "005930", bar, timeframe="5m", now=at(f"{WEDNESDAY} 10:26"))
-    found = told(f"{WEDNESDAY} 10:30").freshness
+    found = followed(f"{WEDNESDAY} 10:30").freshness
     assert (found.daily_day, found.daily_age_days) == (date(2024, 11, 12), 1)
     assert found.live_at == at(f"{WEDNESDAY} 10:25")  # the end of that bar
     assert found.live_age_cycles == 1.0
+
+
+def test_where_a_source_without_a_running_day_is_collected_it_is_not_late(conn: Connection, told: Told):
+    final_bar(conn, TUESDAY)
+    ran(conn, "collect_intraday", f"{TUESDAY} 18:00", item_at=at(f"{TUESDAY} 18:01"))  # by a person, from files
+    found = told(f"{WEDNESDAY} 14:00")
+    assert (found.state, found.freshness.cycle_s) == ("green", None)
+
+
+def test_a_source_that_has_told_nothing_since_the_opening_is_late(conn: Connection, followed: Told):
+    final_bar(conn, TUESDAY)
+    assert followed(f"{WEDNESDAY} 09:10:00").state == "green"
+    ((_, says),) = said(followed(f"{WEDNESDAY} 09:10:01"), "freshness")
+    assert "the source has told nothing yet" in says
 
 
 def test_an_empty_database_is_red_and_says_what_to_do(told: Told):
@@ -229,8 +257,8 @@ def test_a_slot_without_a_row_is_overdue_when_it_is_older_than_two_cycles(
 def test_what_is_at_work_is_not_overdue(conn: Connection, told: Told):
     final_bar(conn, TUESDAY)
     slot(conn, "collect_quotes", f"{WEDNESDAY} 10:00", "running")
-    heartbeat.beat(conn, name="a", market="KRX", running=1)
-    assert told(f"{WEDNESDAY} 10:40").state == "green"
+    found = told(f"{WEDNESDAY} 10:40")
+    assert (job(found, "collect_quotes").due, said(found, "job collect_quotes")) == (0, [])
 
 
 def test_the_cycles_of_a_daily_job_are_trading_days(conn: Connection, told: Told):
@@ -278,7 +306,7 @@ def test_on_a_clock_sixty_times_as_fast_a_minute_of_real_time_is_waited(conn: Co
     (tmp_path / "simulator").mkdir()
     for now, state in ((f"{WEDNESDAY} 10:40", "green"), (f"{WEDNESDAY} 11:01", "red")):
         write_clock(tmp_path / "simulator" / "clock", running_text(at(now), 60.0, system_clock()))
-        found = told("", market="SIM")
+        found = told("", market="SIM", source="simulated")
         assert (found.state, found.freshness.live_limit_s, found.freshness.simulated) == (state, 3600, True)
         run = job(found, "collect_quotes").last_run
         assert run is not None
