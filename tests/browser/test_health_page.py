@@ -235,6 +235,7 @@ def test_the_page_reads_again_and_leaves_alone_what_is_the_same(page: Page, data
 def test_on_a_phone_everything_is_in_one_column(page: Page):
     page.set_viewport_size({"width": 390, "height": 844})
     root = "document.querySelector('.ci-health')"
+    page.wait_for_function(f"{root}.clientWidth <= 390")  # laid out anew
     assert page.evaluate(f"{root}.scrollWidth") <= 390
     assert page.evaluate(f"{root}.scrollHeight") > 844  # it scrolls
     wide = page.evaluate(
