@@ -161,6 +161,24 @@ class LogFile(logging.Handler):
             numbered[place - 1].replace(numbered[place])
 
 
+def shorten(path: Path, *, most_bytes: int = MOST_BYTES) -> None:
+    """Keep the last quarter of `most_bytes` of a log that has more: for the logs of other programs, which append to a file that
+    they hold open, and of which a line may be lost that is written just now."""
+    try:
+        with path.open("r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size <= most_bytes:
+                return
+            file.seek(size - most_bytes // 4)
+            file.readline()  # what is left of a line
+            rest = file.read()
+            file.seek(0)
+            file.truncate()
+            file.write(rest)
+    except FileNotFoundError:
+        return
+
+
 def read(folder: Path, *, run: str | None = None, job: str | None = None) -> Iterator[str]:
     """Yield the records there are, each with its indented lines and without the last end of line, the oldest first.
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
+from chartinsight_lib import logs
 from chartinsight_lib.jobs import Job
 from chartinsight_lib.schedule import Every
 
@@ -90,6 +91,12 @@ def prune_copies(engine: Engine, runs: Path, job: Job, *, now: datetime, rule: R
     done = Pruned()
     _prune_folder(engine, runs, job.name, _is_frequent(job), now, rule, False, done)
     return done
+
+
+def shorten_logs(home: Path) -> None:
+    """Keep the logs that the dashboard's and the embedded database's servers write in bounds; ours bounds itself."""
+    for path in (home / "radar.log", *(home / "postgres").glob("*.log")):
+        logs.shorten(path)
 
 
 def _is_frequent(job: Job | None) -> bool:

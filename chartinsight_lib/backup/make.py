@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 LEFT_OUT = ("ops.tokens",)
 """Tables that come back empty."""
-COMPRESSION = 1  # of gzip; of a million candles: 38 MB in 3.3 s; 6, the usual one, makes 36 MB in 8.4 s
+COMPRESSION = 1  # of gzip: a million candles are 60 MB in 3.4 s; at 6, the usual one, 56 MB in 6.6 s (benchmarks/backup.py)
 _UNFINISHED = ".unfinished-"
 
 

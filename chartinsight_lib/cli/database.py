@@ -118,15 +118,14 @@ _WORD = {True: "ok", False: "WRONG", None: "?"}
 
 
 def _check_live(settings: Settings) -> Iterator["Finding"]:
-    from chartinsight_lib.db.engine import open_database
+    from chartinsight_lib.db.engine import open_engine
     from chartinsight_lib.db.invariants import check
     from chartinsight_lib.db.roles import Role
 
-    with open_database(settings) as database:
-        engine = database.engine(Role.LOADER)
-        with engine.connect().execution_options(postgresql_readonly=True) as conn:
-            yield from check(conn)
-        engine.dispose()
+    engine = open_engine(settings, Role.LOADER)
+    with engine.connect().execution_options(postgresql_readonly=True) as conn:
+        yield from check(conn)
+    engine.dispose()
 
 
 def _check_backup(name: str, folder: Path, rehearsed: bool) -> Iterator["Finding"]:

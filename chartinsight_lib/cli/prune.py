@@ -26,7 +26,7 @@ def prune_command(dry_run: bool, succeeded_days: int, frequent_days: int, failed
     from chartinsight_lib.clock import system_clock
     from chartinsight_lib.db.roles import Role
     from chartinsight_lib.jobs import read_jobs
-    from chartinsight_lib.retention import Rule, prune
+    from chartinsight_lib.retention import Rule, prune, shorten_logs
     from chartinsight_lib.studio import prepared
 
     settings = Settings.from_env()
@@ -36,6 +36,8 @@ def prune_command(dry_run: bool, succeeded_days: int, frequent_days: int, failed
         engine = database.engine(Role.LOADER)
         done = prune(engine, settings.runs, jobs, now=system_clock(), rule=rule, dry_run=dry_run)
         engine.dispose()
+    if not dry_run:
+        shorten_logs(settings.home)
     if dry_run:
         for path in done.files:
             click.echo(f"would be removed: {path}")

@@ -108,7 +108,10 @@ RULES: dict[str, tuple[str, str, str]] = {
 
 def check(conn: Connection) -> Iterator[Finding]:
     """Yield what was found, rule by rule; `conn` acts as the loader, in a transaction that only reads."""
-    yield _schema(conn)
+    schema = _schema(conn)
+    yield schema
+    if not schema.good:  # the rules are those of this program's schema
+        return
     yield _roles(conn)
     for what, (query, broken, remedy) in RULES.items():
         count = int(conn.execute(text(query)).scalar_one())
@@ -118,9 +121,13 @@ def check(conn: Connection) -> Iterator[Finding]:
 
 
 def _schema(conn: Connection) -> Finding:
-    current = str(conn.execute(text("SELECT version_num FROM public.alembic_version")).scalar_one())
+    there = conn.execute(text("SELECT to_regclass('public.alembic_version')")).scalar_one() is not None
+    current = conn.execute(text("SELECT version_num FROM public.alembic_version")).scalar_one() if there else "none"
     return Finding(
-        "schema", current == head(), f"version {current}, and this program needs {head()}", "`chartinsight db upgrade`"
+        "schema",
+        current == head(),
+        f"version {current}, and this program needs {head()}",
+        "`chartinsight db upgrade`, or a newer program.",
     )
 
 

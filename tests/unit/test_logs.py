@@ -254,6 +254,20 @@ def test_one_who_follows_sees_every_record_across_rotations(tmp_path):
     assert [line.split()[4] for line in seen] == [f"{number:03d}" for number in range(1, 41)]
 
 
+def test_a_log_of_another_program_is_cut_to_its_newest_lines_while_it_is_held_open(tmp_path):
+    path = tmp_path / "server.log"
+    with path.open("ab", buffering=0) as held:
+        for number in range(50):
+            held.write(f"line {number:04d}\n".encode())  # 10 bytes each
+        logs.shorten(path, most_bytes=500)
+        assert path.stat().st_size == 500
+        logs.shorten(path, most_bytes=400)
+        assert path.read_text().splitlines() == [f"line {number:04d}" for number in range(41, 50)]
+        held.write(b"line 0050\n")
+    assert path.read_text().splitlines()[-2:] == ["line 0049", "line 0050"]
+    logs.shorten(tmp_path / "none.log")
+
+
 def test_a_log_that_cannot_be_written_is_a_warning_without_the_message(configured):
     (configured.home / "logs").write_text("a file where the folder should be")
     logs.configure(configured)
