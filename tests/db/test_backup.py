@@ -736,6 +736,15 @@ def test_what_is_broken_is_found_and_nothing_else(database, loader, what):
         conn.rollback()
 
 
+def test_another_schema_is_said_and_its_rules_are_not_tried(database):
+    engine = database.engine(Role.OWNER)
+    with engine.connect() as conn:
+        conn.execute(text("UPDATE public.alembic_version SET version_num = '0006'"))
+        assert [(one.what, one.good) for one in invariants.check(conn)] == [("schema", False)]
+        conn.rollback()
+    engine.dispose()
+
+
 # The commands.
 
 
@@ -748,8 +757,13 @@ def test_the_commands_back_up_check_and_restore(empty_home):
         return running.returncode, said
 
     assert run("db", "upgrade")[0] == 0
-    with open_database(settings) as database, acting(database, Role.LOADER) as conn:
-        know(conn, "005930")
+    with open_database(settings) as database:  # the server stays up meanwhile, which saves a start for each command
+        with acting(database, Role.LOADER) as conn:
+            know(conn, "005930")
+        check_the_commands(run, settings)
+
+
+def check_the_commands(run: Callable[..., tuple[int, str]], settings: Settings) -> None:
     code, said = run("db", "backup")
     assert code == 0 and "rows of" in said
     assert len(listed(settings.backups)) == 1

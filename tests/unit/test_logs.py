@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from chartinsight_lib import logs
 from chartinsight_lib.settings import Settings
+from chartinsight_lib.sources import credentials
 
 RUN = UUID("3f2c0000-0000-4000-8000-000000000001")
 OTHER = UUID("77770000-0000-4000-8000-000000000002")
@@ -36,8 +37,9 @@ logger = logging.getLogger("chartinsight_lib.somewhere")
 
 
 @pytest.fixture
-def configured(tmp_path: Path) -> Iterator[Settings]:
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Settings under which this process logs, until the test ends."""
+    monkeypatch.setattr(logs, "_concealed", set())
     settings = Settings(
         home=tmp_path, database_url=SecretStr("postgresql://me:p%40ss-wörd-1@db/tradesmart"),
         kiwoom_secretkey=SecretStr("canary/secretkey+1"), dart_key=SecretStr("d" * 40), _env_file=None,
@@ -144,6 +146,14 @@ def test_a_secret_told_later_is_concealed_too(configured):
     logs.conceal("from-the-keyring")
     logger.info("key from-the-keyring")
     assert "from-the-keyring" not in written(configured.home)[0]
+
+
+def test_keys_of_the_keyring_are_concealed_once_they_are_used(configured, monkeypatch):
+    monkeypatch.setattr("keyring.get_password", lambda _service, name: f"canary-of-{name}")
+    logs.configure(configured)
+    credentials(configured.model_copy(update={"kiwoom_secretkey": None}))
+    logger.info("canary-of-kiwoom_appkey and canary-of-kiwoom_secretkey")
+    assert written(configured.home)[0].endswith("[hidden] and [hidden]")
 
 
 def test_a_text_with_more_lines_cannot_pass_for_records(configured):
