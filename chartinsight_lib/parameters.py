@@ -7,6 +7,7 @@ executed copy twice. So all of it is checked before anything starts.
 import ast
 import json
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +29,8 @@ TYPES: dict[str, tuple[type, ...]] = {
     "dict": (dict,),
     "list": (list,),
 }
+_PARSING = threading.Lock()
+"""CPython 3.11 counts the depth of all threads' syntax trees together, and calls it an error when two are made at once."""
 
 
 def declared(notebook: Path) -> dict[str, str]:
@@ -39,7 +42,8 @@ def declared(notebook: Path) -> dict[str, str]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
-        tree = ast.parse("".join(tagged[0]["source"]) if tagged else "")
+        with _PARSING:
+            tree = ast.parse("".join(tagged[0]["source"]) if tagged else "")
     except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:
         raise ConfigError(
             f"{notebook}: its parameters cannot be read ({error}). Expected a notebook in format 4, and plain Python."
