@@ -3,17 +3,18 @@
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
+from uuid import UUID
 
 from chartinsight_lib import due, slots
 from chartinsight_lib.calendars import Calendar, calendar
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError, NotFound, SlotRefused
-from chartinsight_lib.jobs import Job, JobList, read_list
+from chartinsight_lib.jobs import Job, JobList, find_job, read_list
 from chartinsight_lib.runner import Run, SlotRequest, check_parameters, declared, parse_parameters, run_job
 from chartinsight_lib.schedule import newest_slot, next_slot
 from chartinsight_lib.settings import Settings
@@ -83,8 +84,31 @@ def ask(
     return Asked(job, told, known.market, _request(listed, job, known, slot, again, engine), left_out)
 
 
+def replay(settings: Settings, name: str, parameters: Mapping[str, Any], market: str | None) -> Asked:
+    """Work out the repetition of a run: its job, as it is now, told what it was told.
+
+    Raises:
+        NotFound: there is no such job any more. ConfigError: its notebook no longer takes what the run was told.
+    """
+    job = find_job(settings.project, name)
+    try:
+        check_parameters(job.notebook, parameters)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} The run was told {', '.join(parameters)}; it cannot be repeated as it was."
+        ) from error
+    # What the job sets by itself today is not what the run was told.
+    return Asked(replace(job, parameters={}), dict(parameters), market, None, due.lacks(job, settings))
+
+
 def run_asked(
-    database: Database, settings: Settings, asked: Asked, *, engine: str = "person", wait_s: float = 0.0
+    database: Database,
+    settings: Settings,
+    asked: Asked,
+    *,
+    engine: str = "person",
+    wait_s: float = 0.0,
+    replay_of: UUID | None = None,
 ) -> Run:
     """Run it; a slot before which something else has to happen is asked for again for up to `wait_s`.
 
@@ -100,7 +124,14 @@ def run_asked(
     while True:
         try:
             return run_job(
-                database, settings, asked.job, asked.parameters, engine=engine, market=asked.market, slot=asked.slot
+                database,
+                settings,
+                asked.job,
+                asked.parameters,
+                engine=engine,
+                market=asked.market,
+                slot=asked.slot,
+                replay_of=replay_of,
             )
         except SlotRefused as refusal:
             left_s = deadline - monotonic()

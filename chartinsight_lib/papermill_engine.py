@@ -83,8 +83,8 @@ def execute(order: Mapping[str, Any], manager: Any, client: Any, on_cell: Callab
 
     try:
         papermill.execute_notebook(
-            _literally(order["notebook"]), _literally(order["output"]), parameters=order["parameters"], kernel_name="python3", engine_name=_NAME,
-            progress_bar=False, km=manager, kc=client, on_cell=begin,
+            _literally(order["notebook"]), _literally(order["output"]), parameters=order["parameters"], kernel_name="python3",
+            engine_name=_NAME, progress_bar=False, km=manager, kc=client, on_cell=begin,
         )  # fmt: skip
     except PapermillExecutionError as error:
         return {"error": f"{error.ename}: {error.evalue}", "error_class": error.ename, "cell": error.exec_count}

@@ -8,9 +8,9 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from chartinsight_lib.db.engine import Database
+from chartinsight_lib.logs import HIDDEN
 from chartinsight_lib.settings import PREFIX, Settings
 
-HIDDEN = "[hidden]"
 _SHORTEST = 6  # what is shorter is found everywhere
 
 

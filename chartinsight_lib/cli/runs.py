@@ -1,6 +1,8 @@
 """Commands about runs: one more of them, and those that were."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -8,11 +10,15 @@ import click
 
 from chartinsight_lib.cli.edge import edge
 from chartinsight_lib.cli.options import pairs
+from chartinsight_lib.cli.prune import runs_group
 from chartinsight_lib.errors import DatabaseError, RunFailed
 from chartinsight_lib.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from chartinsight_lib.asked import Asked
+    from chartinsight_lib.runner import Run
 
 
 def _moment(_context: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
@@ -68,7 +74,6 @@ def run_command(
       130  interrupted; nothing is left running
     """
     from chartinsight_lib.asked import ask, run_asked
-    from chartinsight_lib.ledger import rows_text
     from chartinsight_lib.studio import interruptible, prepared
 
     settings = Settings.from_env()
@@ -77,13 +82,8 @@ def run_command(
     if dry_run:
         _say(asked, settings)
         return
-    with interruptible():
-        try:
-            with prepared(settings, click.echo) as database:
-                run = run_asked(database, settings, asked, engine=engine, wait_s=wait_s)
-        except DatabaseError as error:
-            raise RunFailed(str(error), temporary=True, error_class=type(error).__name__) from error
-    click.echo(f"{job}: {rows_text(run.rows) or 'nothing to count'}\nexecuted copy: {run.output}")
+    with interruptible(), _temporary(), prepared(settings, click.echo) as database:
+        _report(run_asked(database, settings, asked, engine=engine, wait_s=wait_s), job)
 
 
 def _say(asked: "Asked", settings: Settings) -> None:
@@ -104,3 +104,125 @@ def _say(asked: "Asked", settings: Settings) -> None:
     click.echo(f"{job.name}: would be run" if asked.left_out is None else f"{job.name}: would be skipped")
     for name, said in lines.items():
         click.echo(f"  {name:<11} {said}")
+
+
+@runs_group.command("list")
+@click.option("--job", help="Of one job alone.")
+@click.option("--state", type=click.Choice(["running", "succeeded", "failed", "lost"]))
+@click.option("--since", callback=_moment, metavar="TIME", help="Started then or later, ISO 8601 with an offset.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="Everything that is recorded, as JSON.")
+@edge
+def list_command(job: str | None, state: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
+    """List runs, the newest first."""
+    from chartinsight_lib import history
+
+    with _reading(Settings.from_env()) as conn:
+        found = history.listed(conn, job=job, state=state, since=since, limit=limit)
+    if as_json:
+        click.echo(history.as_json(found))
+        return
+    for run in found:
+        click.echo(history.line(run))
+
+
+@runs_group.command("show")
+@click.argument("run")
+@edge
+def show_command(run: str) -> None:
+    """Tell one run: its record, what it was told and did, what failed. RUN: its id, or how that begins."""
+    from chartinsight_lib import history, logs
+
+    settings = Settings.from_env()
+    with _reading(settings) as conn:
+        found = history.find(conn, run)
+        done = history.items(conn, found)
+    log = list(logs.read(settings.home / "logs", run=str(found.run_id)))
+    for line in history.told(found, done, log):
+        click.echo(line)
+
+
+@runs_group.command("open")
+@click.argument("run")
+@click.option("--print", "only_print", is_flag=True, help="Say where the page lies, and open no browser.")
+@edge
+def open_command(run: str, only_print: bool) -> None:
+    """Open the executed copy of RUN in a browser, as a page in which nothing is executed."""
+    import webbrowser
+
+    from chartinsight_lib import history
+    from chartinsight_lib.page import write_page
+
+    settings = Settings.from_env()
+    with _reading(settings) as conn:
+        found = history.find(conn, run)
+    page = write_page(found.output_path, settings.home / "open-run.html")
+    click.echo(page)
+    if not only_print:
+        webbrowser.open(page.as_uri())
+
+
+@runs_group.command("diff")
+@click.argument("first")
+@click.argument("second")
+@edge
+def diff_command(first: str, second: str) -> None:
+    """Say in what two runs differ: what they were told, ran on, stored and showed."""
+    from chartinsight_lib import history
+
+    with _reading(Settings.from_env()) as conn:
+        lines = list(history.difference(history.find(conn, first), history.find(conn, second)))
+    for line in lines or ["no difference"]:
+        click.echo(line)
+
+
+@runs_group.command("replay")
+@click.argument("run")
+@click.option("--dry-run", is_flag=True, help="Check it, say what would be run, and run nothing.")
+@edge
+def replay_command(run: str, dry_run: bool) -> None:
+    """Run the job of RUN again, told what RUN was told; the record says of which run it is the repetition."""
+    from chartinsight_lib import history
+    from chartinsight_lib.asked import replay, run_asked
+    from chartinsight_lib.studio import interruptible, prepared
+
+    settings = Settings.from_env()
+    with _reading(settings) as conn:
+        found = history.find(conn, run)
+    asked = replay(settings, found.job, found.parameters or {}, found.market)
+    if dry_run:
+        _say(asked, settings)
+        return
+    with interruptible(), _temporary(), prepared(settings, click.echo) as database:
+        _report(run_asked(database, settings, asked, replay_of=found.run_id), found.job)
+
+
+@contextmanager
+def _reading(settings: Settings) -> Iterator["Connection"]:
+    from chartinsight_lib.db.engine import open_database
+    from chartinsight_lib.db.migrate import check_schema
+    from chartinsight_lib.db.roles import Role
+
+    with open_database(settings) as database:
+        check_schema(database)
+        engine = database.engine(Role.READER)
+        try:
+            with engine.connect() as conn:
+                yield conn
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _temporary() -> Iterator[None]:
+    """A database that is away may come back: who runs a job is to try again."""
+    try:
+        yield
+    except DatabaseError as error:
+        raise RunFailed(str(error), temporary=True, error_class=type(error).__name__) from error
+
+
+def _report(run: "Run", job: str) -> None:
+    from chartinsight_lib.ledger import rows_text
+
+    click.echo(f"{job}: {rows_text(run.rows) or 'nothing to count'}\nexecuted copy: {run.output}")

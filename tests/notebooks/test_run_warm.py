@@ -53,10 +53,6 @@ def test_a_run_takes_the_kernel_that_waits_which_then_has_run_nothing_else(datab
     assert names.strip() == str(
         ["In", "Out", "code", "exit", "full", "get_ipython", "names", "open", "os", "quit", "rows", "share", "sys"]
     )
-        sorted(
-            ["In", "Out", "code", "exit", "full", "get_ipython", "names", "open", "os", "quit", "rows", "share", "sys"]
-        )
-    )
     assert waiting(place) == []  # used once
 
     cold = run_job(database, place, job, {}, warm=warm)  # there is none now
