@@ -40,7 +40,8 @@ COPY --from=build /app /app
 COPY pipelines pipelines
 COPY notebooks notebooks
 # A new volume takes over the owner of the folder it is mounted on: these the user may write, all else is root's.
-RUN mkdir -p runs notebooks/runs notebooks/research && chown -R studio:studio runs notebooks/runs notebooks/research
+RUN mkdir -p runs backups notebooks/runs notebooks/research \
+ && chown -R studio:studio runs backups notebooks/runs notebooks/research
 USER 10001:10001
 CMD ["chartinsight", "--help"]
 
