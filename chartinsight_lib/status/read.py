@@ -51,15 +51,17 @@ class Health:
     """What a page or a command asks: how one market stands. Holds a read-only engine."""
 
     def __init__(self, engine: Engine, settings: Settings, market: str | None = None) -> None:
-        """`market`: None is that of the settings, else the one collected last. Raises ConfigError for a wrong list of jobs."""
+        """`market`: None is that of the settings, else the one collected last."""
         self._engine, self._settings, self._market = engine, settings, market
-        self._jobs = read_list(settings.project)
+        self._listed: JobList | None = None
 
     def status(self) -> Status:
-        """Return how the market stands now. Raises NotFound for a market that has no calendar."""
+        """Return how the market stands now. Raises NotFound for a market that has no calendar, ConfigError for a wrong list of
+        jobs."""
+        self._listed = self._listed or read_list(self._settings.project)
         with self._engine.connect() as conn:
             market = chosen_market(conn, self._settings, self._market)
-            return read_status(conn, self._settings, market, self._jobs)
+            return read_status(conn, self._settings, market, self._listed)
 
 
 def open_health(settings: Settings | None = None) -> Health:

@@ -107,6 +107,15 @@ def backup_in_words(status: Status) -> str:
     return f"{held.backup_at:%Y-%m-%d %H:%M} ({size(held.backup_bytes or 0)})"
 
 
+def next_in_words(status: Status) -> str:
+    """Say which job runs next, and when; "" where none is going to."""
+    coming = [(job.next_slot, job.name) for job in status.jobs if job.next_slot]
+    if not coming:
+        return ""
+    when, name = min(coming)
+    return f"{name} {moment(when, status.now)}"
+
+
 def run_in_words(run: LastRun | None) -> str:
     """Say what a run did, or where and why it failed."""
     if run is None:

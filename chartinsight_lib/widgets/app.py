@@ -8,13 +8,15 @@ import ipywidgets
 import pandas as pd
 
 from chartinsight_lib.charts import Chartable
+from chartinsight_lib.status.text import next_in_words
 from chartinsight_lib.widgets.chart_panel import ChartPanel
 from chartinsight_lib.widgets.look import Look
 from chartinsight_lib.widgets.scanner import Scanner
-from chartinsight_lib.widgets.status_strip import StatusStrip, reason
+from chartinsight_lib.widgets.status_strip import Pulse, StatusStrip, reason
 
 if TYPE_CHECKING:
     from chartinsight_lib.radar import Status
+    from chartinsight_lib.widgets.health_page import StatusReader
 
 NO_SCAN = "No scan has been made yet. Run `./studio up`, or `chartinsight scan`."
 
@@ -38,10 +40,13 @@ class RadarReader(Protocol):
 
 
 class TradingRadar(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """The page. It reads the radar again when somebody opens it, and every ten seconds while it is looked at."""
+    """The page. It reads the radar again when somebody opens it, and every ten seconds while it is looked at.
 
-    def __init__(self, radar: RadarReader, *, dark: bool = False) -> None:
-        self._radar = radar
+    With a `health`, it also says how that stands: whoever looks at prices sees that nothing collects them any more.
+    """
+
+    def __init__(self, radar: RadarReader, *, health: "StatusReader | None" = None, dark: bool = False) -> None:
+        self._radar, self._health = radar, health
         self._shown: Status | None = None
         self.status = StatusStrip()
         self.scanner = Scanner()
@@ -60,6 +65,7 @@ class TradingRadar(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
 
     def refresh(self) -> None:
         """Read the status, and where it differs from what is shown, the table and the chart."""
+        self.status.show_pulse(self._pulse())
         try:
             status = self._radar.status()
             if status == self._shown:
@@ -73,6 +79,17 @@ class TradingRadar(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
             return
         self._shown = status
         self._show(status, table)
+
+    def _pulse(self) -> Pulse | None:
+        if self._health is None:
+            return None
+        try:
+            found = self._health.status()
+        except Exception:
+            # The edge of the page: prices are worth showing without it, and the health page says what is wrong.
+            _log.warning("health", exc_info=True)
+            return None
+        return Pulse(found.state, next_in_words(found))
 
     def _show(self, status: "Status", table: pd.DataFrame) -> None:
         if table.empty and not status.stale:

@@ -1,7 +1,10 @@
 """The line on top of the page: which market, as of when, from where, how much; and, if need be, what is wrong with it."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -18,23 +21,46 @@ PAGES = {"Trading Radar": "./", "Health": "health"}
 """The pages that are served together, and their addresses as seen from one another; the cookie of a visitor is that of both."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How the health page stands, in a word (green, amber, red), and which job runs next; "" where none does."""
+
+    state: str
+    next_run: str
+
+
 class StatusStrip(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no types
-    """Shows a radar's status; stale or simulated data carry a banner."""
+    """Shows a radar's status; stale or simulated data carry a banner. The link to the health page says how that stands."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._pulse: Pulse | None = None
+        self._written: Callable[[Pulse | None], str] = partial(_error_html, "")
         self.add_class("ci-status")
 
     def show(self, status: "Status") -> None:
         """Show a status."""
-        self.value = status_html(status)
+        self._write(partial(status_html, status))
 
     def show_error(self, sentence: str) -> None:
         """Show that the data cannot be read, in place of what was there."""
-        self.value = f'<div class="ci-strip">{pages_html("Trading Radar")}</div>{banner_html("wrong", sentence)}'
+        self._write(partial(_error_html, sentence))
+
+    def show_pulse(self, pulse: Pulse | None) -> None:
+        """Show how the health page stands; None: it is not known."""
+        self._pulse = pulse
+        self._write(self._written)
+
+    def _write(self, written: Callable[[Pulse | None], str]) -> None:
+        self._written = written
+        self.value = written(self._pulse)
 
 
-def status_html(status: "Status") -> str:
+def _error_html(sentence: str, pulse: Pulse | None = None) -> str:
+    return f'<div class="ci-strip">{pages_html("Trading Radar", pulse)}</div>{banner_html("wrong", sentence)}'
+
+
+def status_html(status: "Status", pulse: Pulse | None = None) -> str:
     """Write a status as HTML; nothing in it is taken for markup."""
     parts = [("", status.market)] if status.market else []
     if status.as_of:
@@ -56,7 +82,7 @@ def status_html(status: "Status") -> str:
     banners = banner_html("simulated", "Simulated data: no price on this page is real.") if status.simulated else ""
     if status.stale:
         banners += banner_html("stale", status.stale)
-    return f'<div class="ci-strip">{pages_html("Trading Radar")}{cells}{source}</div>{banners}'
+    return f'<div class="ci-strip">{pages_html("Trading Radar", pulse)}{cells}{source}</div>{banners}'
 
 
 def _of(scanned: int, instruments: int) -> str:
@@ -73,10 +99,12 @@ def _local(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M %Z}"
 
 
-def pages_html(here: str) -> str:
+def pages_html(here: str, pulse: Pulse | None = None) -> str:
     """Write the name of a page, and links to the others, which are seen where the pages are served together."""
     links = "".join(f'<a class="ci-page" href="{path}">{name}</a>' for name, path in PAGES.items() if name != here)
-    return f'<b class="ci-brand">{escape(here)}</b>{links}'
+    badge = f'<span class="ci-state ci-{escape(pulse.state)}">{escape(pulse.state.upper())}</span>' if pulse else ""
+    coming = f"<span><i>next</i>{escape(pulse.next_run)}</span>" if pulse and pulse.next_run else ""
+    return f'<b class="ci-brand">{escape(here)}</b>{links}{badge}{coming}'
 
 
 def banner_html(kind: str, sentence: str) -> str:

@@ -1,6 +1,7 @@
 """The parts of the Trading Radar without a browser: what is chosen is charted, and nonsense from a page is refused."""
 
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
@@ -186,6 +187,34 @@ def test_a_look_reads_again_and_draws_again_only_when_something_changed(page: Tr
     page.look._handle_custom_msg(look, [])
     assert source.asked == [(7, "1d"), (7, "1d")]
     assert "2024-03-11" in page.status.value
+
+
+class Pulses:
+    """A health that stands as it is told, one answer after the other."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    def status(self) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_the_strip_says_how_the_health_page_stands_and_what_runs_next(source: StandIn):
+    noon = datetime(2024, 3, 8, 12, tzinfo=UTC)
+    soon, later = (
+        SimpleNamespace(name=name, next_slot=noon.replace(minute=at)) for name, at in (("scan", 5), ("list", 30))
+    )
+    red = SimpleNamespace(state="red", now=noon, jobs=[later, soon, SimpleNamespace(name="never", next_slot=None)])
+    page = TradingRadar(source, health=Pulses(red, NotFound("gone"), red))
+    assert '<span class="ci-state ci-red">RED</span><span><i>next</i>scan 12:05</span>' in page.status.value
+    page.refresh()
+    assert "ci-state" not in page.status.value  # not known: nothing is said, and the prices stay
+    assert "2024-03-08" in page.status.value
+    page.refresh()
+    assert "RED" in page.status.value
 
 
 @pytest.mark.parametrize("message", [None, "look", {}, {"kind": ["look"]}, {"kind": "drop"}])
