@@ -95,7 +95,10 @@ class Airflow:
             state = self.task(job, run_id)["state"]
             return state if state in ENDED else None
 
-        return until(f"{job} {run_id}", look, within_s=within_s)
+        try:
+            return until(f"{job} {run_id}", look, within_s=within_s)
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.task(job, run_id)}\n{self.log_text(job, run_id)}") from None
 
     def clear(self, job: str, run_id: str) -> None:
         """Clear a task, as a person who wants it run again does."""
