@@ -27,12 +27,18 @@ logger = logging.getLogger(__name__)
 
 LEFT_OUT = ("ops.tokens",)
 """Tables that come back empty."""
-COMPRESSION = 1  # of gzip: a million candles are 60 MB in 3.4 s; at 6, the usual one, 56 MB in 6.6 s (benchmarks/backup.py)
+COMPRESSION = (
+    1  # of gzip: a million candles are 60 MB in 3.4 s; at 6, the usual one, 56 MB in 6.6 s (benchmarks/backup.py)
+)
 _UNFINISHED = ".unfinished-"
 
 
 def backup(database: Database, folder: Path, clock: Clock) -> Backup:
     """Make a backup in `folder`, which is made where it is missing. What is already in there is not touched.
+
+    Args:
+        clock: the machine's, whatever drives the market's.
+
 
     Raises:
         ConfigError: the folder cannot be used, another backup is being made in it, or pg_dump is missing or too old.

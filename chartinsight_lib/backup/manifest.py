@@ -33,8 +33,9 @@ class Table:
 class Manifest:
     """What is known of a dump.
 
-    `made_at` is by the clock of the settings, UTC. `database` tells which database it is of (`ops.identity`). `tables` are named
-    as SQL names them; those in `left_out` came without their rows. `newest_days` is {market: {timeframe: date}}.
+    `made_at` is by the clock of the machine, UTC: a simulated market's days pass in minutes. `database` tells which database it is
+    of (`ops.identity`). `tables` are named as SQL names them; those in `left_out` came without their rows. `newest_days` is
+    {market: {timeframe: date}}.
     """
 
     made_at: datetime

@@ -13,7 +13,7 @@ from chartinsight_lib.backup.load import load
 from chartinsight_lib.backup.make import backup as make_backup
 from chartinsight_lib.backup.manifest import Backup
 from chartinsight_lib.backup.verify import verify
-from chartinsight_lib.clock import Clock
+from chartinsight_lib.clock import Clock, system_clock
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.migrate import head, upgrade
 from chartinsight_lib.db.roles import Role
@@ -36,12 +36,20 @@ class Restored:
 
 
 def restore(
-    database: Database, backup: Backup, *, replace: bool, aside: Path, clock: Clock, say: Callable[[str], None]
+    database: Database,
+    backup: Backup,
+    *,
+    replace: bool,
+    aside: Path,
+    clock: Clock,
+    say: Callable[[str], None],
+    machine: Clock = system_clock,
 ) -> Restored:
     """Put a backup in the place of what the database holds. The caller has brought its schema up to date and closed dead runs.
 
     Args:
         replace: also where there is something already, of which a backup is made in `aside` first.
+        clock: the market's, for the records of runs; `machine`: this machine's, for that backup.
         say: told each step.
 
     Raises:
@@ -64,7 +72,7 @@ def restore(
                 f"restore: the database holds rows in {', '.join(held[:3])}{' and others' if len(held) > 3 else ''}. "
                 "With --replace they give way, after a backup of them is made."
             )
-        before = make_backup(database, aside, clock) if held else None
+        before = make_backup(database, aside, machine) if held else None
         if before:
             say(f"put aside: {before.path}")
         load(database, backup)

@@ -71,13 +71,14 @@ def db_backup_command(to: Path | None, keep_daily: int, keep_weekly: int, keep_m
     """Back the database up, while jobs write if need be; then remove the older backups that nobody needs any more."""
     from chartinsight_lib.backup.keep import Keep, discard
     from chartinsight_lib.backup.make import backup
+    from chartinsight_lib.clock import system_clock
     from chartinsight_lib.db.engine import open_database
 
     settings = Settings.from_env()
     folder = (to or settings.backups).expanduser().absolute()
     started = monotonic()
     with open_database(settings) as database:  # not `prepared`: what is backed up is not changed before
-        made = backup(database, folder, settings.clock)
+        made = backup(database, folder, system_clock)
     told = made.manifest
     click.echo(
         f"{made.path}\n{told.rows:,} rows of {len(told.tables)} tables, {told.bytes:,} bytes, {monotonic() - started:.1f} s"

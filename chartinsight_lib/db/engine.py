@@ -47,6 +47,8 @@ class Database:
             "PGUSER": url.username,
             "PGPASSWORD": url.password,
             "PGDATABASE": url.database,
+            # Without it a server would be spoken to in plain text whose address demands TLS.
+            **{f"PG{name.upper()}": url.query.get(name) for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")},
         }
         return {name: str(value) for name, value in named.items() if value} | {"PGOPTIONS": _options(role)}
 

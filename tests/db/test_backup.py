@@ -282,6 +282,13 @@ def test_a_login_that_may_only_load_makes_the_same_backup(database, loader, tmp_
 # Secrets.
 
 
+def test_what_an_address_demands_of_the_connection_is_demanded_by_pg_dump_too(database):
+    url = database.urls[Role.OWNER].update_query_dict({"sslmode": "verify-full", "sslrootcert": "/ca.pem"})
+    told = environment(Database(dict.fromkeys(Role, url)), Role.OWNER)
+    assert (told["PGSSLMODE"], told["PGSSLROOTCERT"]) == ("verify-full", "/ca.pem")
+    assert "PGSSLKEY" not in database.psql_environment(Role.OWNER)
+
+
 def test_no_password_and_no_token_is_in_a_backup_or_on_a_command_line(database, loader, settings, tmp_path):
     fill(loader)
     credentials = json.loads(next(settings.home.rglob("credentials.json")).read_text())
