@@ -44,6 +44,7 @@ class NotebookProcess:
             raise
         self._orders, self._reports = cast("IO[bytes]", self._child.stdin), cast("IO[bytes]", self._child.stdout)
         self._unread = b""
+        self.ready = False
         self.kernel: psutil.Process | None = None
 
     @property
@@ -113,6 +114,7 @@ class NotebookProcess:
     def _note(self, events: list[dict[str, Any]]) -> None:
         for event in events:
             if event["event"] == "ready":
+                self.ready = True
                 try:
                     self.kernel = psutil.Process(event["kernel"])
                 except psutil.NoSuchProcess:  # it died at once, and the child is about to say so

@@ -74,6 +74,16 @@ class Warm:
                 process = NotebookProcess(environment, project=self._settings.project, log=log, warm=True)
                 self._spare = _Spare(process, key)
 
+    def ready(self, within_s: float) -> bool:
+        """Wait for up to so long until the process that waits could begin at once; return whether it could."""
+        with self._lock:
+            process = self._spare.process if self._spare is not None else None
+            until = monotonic() + within_s
+            while process is not None and not process.ready and (left_s := until - monotonic()) > 0:
+                if process.events(left_s) is None:
+                    return False
+            return process is not None and process.ready
+
     def take(self) -> NotebookProcess | None:
         """Return a process that waits, which is the caller's to use or to give back; None: there is none that will do."""
         with self._lock:

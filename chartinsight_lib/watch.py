@@ -30,7 +30,6 @@ class _Seen:
     """What is known of a run under way; times as of `monotonic`."""
 
     since: float
-    ready: bool = False
     cell: int | None = None
     cell_since: float = 0.0
     memory_at: float = 0.0
@@ -81,11 +80,9 @@ class Watch:
         if events is None:
             return True
         for event in events:
-            if event["event"] == "ready":
-                self._seen.ready = True
-            elif event["event"] == "cell":
+            if event["event"] == "cell":
                 self._seen.cell, self._seen.cell_since = event["number"], monotonic()
-            else:
+            elif event["event"] == "end":
                 self._seen.ended = True
                 if event["error"] is not None:
                     self._seen.failure = Failure(event["error"], event["error_class"], event.get("cell"))
@@ -104,7 +101,7 @@ class Watch:
         job, seen = self.job, self._seen
         if now - seen.since > job.timeout_s:
             return Failure(f"stopped: it ran longer than its {job.timeout_s} s", "RunTimeLimit")
-        if not seen.ready and now - seen.since > job.start_timeout_s:
+        if not self.running.ready and now - seen.since > job.start_timeout_s:
             return Failure(f"stopped: its kernel did not start within {job.start_timeout_s} s", "KernelNotStarted")
         if job.cell_timeout_s is not None and seen.cell is not None and now - seen.cell_since > job.cell_timeout_s:
             return Failure(f"stopped: the cell ran longer than its {job.cell_timeout_s} s", "CellTimeLimit")
