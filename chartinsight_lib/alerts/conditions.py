@@ -26,7 +26,7 @@ from chartinsight_lib.status import judge
 JOB, STALE, GAPS, QUOTA, BACKUP, CALENDAR, LIST = "job", "stale", "gaps", "quota", "backup", "calendar", "list"
 
 REMEMBERED = timedelta(days=14)
-"""A job that failed longer ago, and was not due since, is no news any more."""
+"""A job that was not due for so long has left the list, or nobody runs it any more: it is no news."""
 HISTORICAL_DAYS = 30
 """Where the newest daily bar is older than so many trading days, nobody is collecting that market any more."""
 COMPLETE = 0.99
@@ -126,20 +126,24 @@ def _old_days(conn: Connection, market: str, now: datetime) -> Iterator[Alert]:
 
 
 def _old_minutes(conn: Connection, jobs: JobList, settings: Settings, market: str, now: datetime) -> Iterator[Alert]:
-    """In an open market the running day is followed, where it ever was."""
+    """In an open market the running day is told of, where a scheduler follows it."""
     known, live = calendar(market), [job for job in jobs.jobs.values() if job.live]
-    cycle = judge.cycle_s(live)
+    names, cycle = [job.name for job in live], judge.cycle_s(live)
     if cycle is None or not known.is_open(now):
         return
-    told = health.told_last(conn, market, [job.name for job in live])
-    if told is None or known.days_begun(told.astimezone(known.zone).date(), now) > HISTORICAL_DAYS:
+    if not any(row.slot > now - REMEMBERED for row in health.newest_slots(conn, market, names).values()):
         return
+    told = health.told_last(conn, market, names)
     age = judge.live_age_s(known, now, told)
     if age is not None and age > judge.live_limit_s(cycle, clock_speed(settings.now)):
-        last = f"{told.astimezone(known.zone):%Y-%m-%d %H:%M:%S}"
+        last = (
+            f"A source told something last at {told.astimezone(known.zone):%Y-%m-%d %H:%M:%S}"
+            if told
+            else "No source has told anything yet"
+        )
         yield Alert(
             STALE, f"{STALE}:live", Level.CRITICAL, "The market is open, and nothing comes in",
-            f"A source told something last at {last}; it should every {cycle / 60:g} minutes.", market, now,
+            f"{last}; it should every {cycle / 60:g} minutes.", market, now,
         )  # fmt: skip
 
 

@@ -220,13 +220,21 @@ def told(conn: Connection, when: datetime, job: str = "collect_quotes") -> None:
     ],
 )
 def test_in_an_open_market_what_is_older_than_two_cycles_is_critical(conn, found, last, now, stale):
+    slot(conn, at("08:50", 12), "succeeded", job="collect_quotes")
     told(conn, last)
     assert keys(found(now)) == ["stale:live"] * stale
     assert all(alert.level is Level.CRITICAL for alert in found(now).alerts)
 
 
-def test_a_market_whose_running_day_nobody_follows_is_not_late_with_it(conn, found):
-    told(conn, at("08:10"), job="collect_daily")
+def test_a_source_that_told_nothing_yet_is_as_late_as_the_market_is_open(conn, found):
+    slot(conn, at("08:50"), "succeeded", job="collect_quotes")
+    assert keys(found(at("09:10"))) == []
+    assert keys(found(at("09:11"))) == ["stale:live"]
+
+
+def test_a_market_whose_running_day_no_scheduler_follows_is_not_late_with_it(conn, found):
+    told(conn, at("09:00"))  # by a person
+    slot(conn, at("08:10"), "succeeded", job="collect_daily")
     assert keys(found(TUESDAY)) == []
 
 
