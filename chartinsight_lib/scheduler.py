@@ -93,24 +93,30 @@ class Scheduler:
         while not ended(every_s):
             self.round()
 
-    def catch_up(self, ended: Callable[[float], bool], *, every_s: float = 0.2) -> list[str]:
-        """Run what is due at this moment, each once; return the messages of what failed. Raises nothing, as `round`."""
+    def catch_up(self, ended: Callable[[float], bool], *, first: bool = False, every_s: float = 0.2) -> list[str]:
+        """Run what is due at this moment, each once; return the messages of what failed. Raises nothing, as `round`.
+
+        Args:
+            first: nothing is held yet: leave out the jobs on request, and those that follow the running day, which would only
+                take the others' time.
+        """
         due_now: set[tuple[str, datetime]] = set()
         with self._patient():
-            due_now = {(step.job.name, step.slot) for step in self._plan(self._now()) if isinstance(step, Due)}
+            planned = self._plan(self._now(), first=first)
+            due_now = {(step.job.name, step.slot) for step in planned if isinstance(step, Due)}
         while due_now and not ended(every_s):
-            self.round()
+            self.round(first=first)
             with self._patient():
                 due_now = {one for one in due_now if not self._has_ended(*one)}
         return [self._failures[name] for name in self._jobs if name in self._failures]
 
-    def round(self) -> None:
+    def round(self, *, first: bool = False) -> None:
         """Start what is due and can start; look after what was started. Raises nothing that a later round could mend."""
         self._running = {name: future for name, future in self._running.items() if not future.done()}
         with self._patient():
             now = self._now()
             self._tidy()
-            for step in self._plan(now):
+            for step in self._plan(now, first=first):
                 if isinstance(step, Passed):
                     self._leave_out(step, now)
                 elif (reason := lacks(step.job, self._settings)) is not None:
@@ -138,11 +144,12 @@ class Scheduler:
     def _now(self) -> datetime:
         return self._settings.clock().astimezone(self._calendar.zone)
 
-    def _plan(self, now: datetime) -> list[Due | Passed]:
+    def _plan(self, now: datetime, *, first: bool) -> list[Due | Passed]:
+        jobs = {name: job for name, job in self._jobs.items() if not (first and (job.live or job.on_request))}
         with self._engine.connect() as conn:
-            newest = slots.newest(conn, self._market, list(self._jobs))
+            newest = slots.newest(conn, self._market, jobs)
             waiting = [Waiting(row.job, row.slot, row.next_try) for row in slots.waiting(conn, self._market)]
-        return due(self._jobs.values(), self._calendar, now, newest, waiting)
+        return due(jobs.values(), self._calendar, now, newest, waiting)
 
     def _tidy(self) -> None:
         if self._ticks.due("reap", REAP_S):

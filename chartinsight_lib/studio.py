@@ -270,7 +270,7 @@ def up(settings: Settings, options: Options, say: Say, ready: Callable[[Standing
         scheduler = Scheduler(database, settings, options.source, market, say, engine="up") if options.live else None
         if scheduler is not None:
             stack.enter_context(scheduler)
-            failures = scheduler.catch_up(dashboard.ended_within)
+            failures = scheduler.catch_up(dashboard.ended_within, first=not shown)
         else:
             failures = run_pipeline(database, settings, options, market, say)
         dashboard.wait_ready()
