@@ -86,7 +86,9 @@ def claim(
                 skip(conn, job, market, [slot], reason=refusal.reason, by=by, now=now)
             return refusal
     covers, over = list(covers), {"retrying", "failed", "skipped"} if again else {"retrying"}
-    before = _replaced(conn, job, market, slot, covers, over)
+    before = _runs_of(conn, job, market, covers, over)
+    if held is not None and held.run_id is not None and held.state != "covered":
+        before.append(held.run_id)
     attempt = conn.execute(
         text("""
             INSERT INTO ops.slots AS s (job, market, slot, day, state, run_id, pool, attempts, most, claimed_by, changed_at)
@@ -109,7 +111,7 @@ def claim(
         conn, job, market, covers, state="covered", run_id=run_id, reason=_stands_for(market, slot),
         by=by, now=now, over=over,
     )  # fmt: skip
-    _take_over(conn, job, market, slot, run_id=run_id, before=before, now=now)
+    _move_covered(conn, job, market, before, state="covered", run_id=run_id, reason=_stands_for(market, slot), now=now)
     return Claim(int(attempt))
 
 
@@ -162,8 +164,12 @@ def settle(
 def skip(
     conn: Connection, job: Job, market: str, which: Iterable[datetime], *, reason: str, by: str, now: datetime
 ) -> None:
-    """Record that slots are left out, and why; what has a row already keeps it, unless it waits for another try."""
+    """Record that slots are left out, and why; what has a row already keeps it, unless it waits for another try: then so are
+    those for which it stood."""
+    which = list(which)
+    lost = _runs_of(conn, job, market, which, {"retrying"})
     _end(conn, job, market, which, state="skipped", run_id=None, reason=reason, by=by, now=now, over={"retrying"})
+    _move_covered(conn, job, market, lost, state="skipped", run_id=None, reason=reason, now=now)
 
 
 def newest(conn: Connection, market: str, jobs: Iterable[str]) -> dict[str, datetime]:
@@ -257,38 +263,36 @@ def _behind(conn: Connection, job: Job, market: str, name: str, slot: datetime) 
     return None
 
 
-def _replaced(
-    conn: Connection, job: Job, market: str, slot: datetime, covers: list[datetime], over: set[str]
-) -> list[UUID]:
-    """Return the runs in whose place a new one steps: that of its own slot, and those of the slots that it covers from now on."""
+def _runs_of(conn: Connection, job: Job, market: str, which: list[datetime], states: set[str]) -> list[UUID]:
+    """Return the runs of those slots that are in some states."""
     rows = conn.execute(
         text("""
             SELECT run_id FROM ops.slots
-            WHERE  job = :job AND market = :market AND run_id IS NOT NULL AND state <> 'covered'
-            AND   (slot = :slot OR (slot = ANY(:covers) AND state = ANY(:over)))
+            WHERE  job = :job AND market = :market AND slot = ANY(:which) AND state = ANY(:states) AND run_id IS NOT NULL
         """),
-        {"job": job.name, "market": market, "slot": slot, "covers": covers, "over": sorted(over)},
+        {"job": job.name, "market": market, "which": which, "states": sorted(states)},
     )
     return list(rows.scalars())
 
 
-def _take_over(
-    conn: Connection, job: Job, market: str, slot: datetime, *, run_id: UUID, before: list[UUID], now: datetime
-) -> None:
-    """Let a run stand for the slots for which those before it stood: who waits for one of these waits for the new run."""
-    if before:
+def _move_covered(
+    conn: Connection, job: Job, market: str, runs: list[UUID], *, state: str, run_id: UUID | None, reason: str, now: datetime
+) -> None:  # fmt: skip
+    """Let the slots for which some runs stood become what has become of these: who waits for one of them waits for that."""
+    if runs:
         conn.execute(
             text("""
-                UPDATE ops.slots SET run_id = :run_id, reason = :reason, changed_at = :now
-                WHERE  job = :job AND market = :market AND state = 'covered' AND run_id = ANY(:before)
+                UPDATE ops.slots SET state = :state, run_id = :run_id, reason = :reason, changed_at = :now
+                WHERE  job = :job AND market = :market AND state = 'covered' AND run_id = ANY(:runs)
             """),
             {
                 "job": job.name,
                 "market": market,
+                "state": state,
                 "run_id": run_id,
-                "reason": _stands_for(market, slot),
+                "reason": reason,
                 "now": now,
-                "before": before,
+                "runs": runs,
             },
         )
 

@@ -161,6 +161,15 @@ def test_what_a_lost_run_covered_waits_for_the_run_that_comes_in_its_place(conn)
     assert ask(conn, mild, waits_for=oldest) == Claim(1)
 
 
+def test_what_a_lost_run_covered_is_left_out_with_it_when_it_is_too_late_for_another_try(conn):
+    lost = uuid4()
+    ask(conn, slot=NOON + FIVE, covers=[NOON], run_id=lost)
+    slots.settle(conn, lost, Outcome.LOST, now=NOON)
+    slots.skip(conn, JOB, "KRX", [NOON + FIVE], reason="it is too late", by="a test", now=NOON)
+    found = conn.execute(text("SELECT state, run_id, reason FROM ops.slots ORDER BY slot")).all()
+    assert [tuple(row) for row in found] == [("skipped", None, "it is too late")] * 2
+
+
 def test_a_backfill_takes_slots_that_failed_or_were_skipped_into_its_run(conn):
     slots.skip(conn, JOB, "KRX", [NOON, NOON + FIVE], reason="nothing ran", by="a test", now=NOON)
     assert ask(conn).why is Why.TAKEN
