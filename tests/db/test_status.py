@@ -6,7 +6,7 @@ Wednesday 2024-11-13 KRX trades from 09:00 to 15:30; on Thursday, the day of the
 
 import json
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -18,6 +18,7 @@ from holding import hold, know, number
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
+from chartinsight_lib.backup.manifest import MANIFEST, Manifest
 from chartinsight_lib.cli import main
 from chartinsight_lib.clock import running_text, system_clock, write_clock
 from chartinsight_lib.db import heartbeat
@@ -380,6 +381,16 @@ def test_the_newest_backup_and_the_size_of_the_runs_are_told(conn: Connection, t
     final_bar(conn, TUESDAY)
     assert told(f"{WEDNESDAY} 08:00").storage.backup_at is None
     assert "no backup yet" in "\n".join(as_text(told(f"{WEDNESDAY} 08:00")))
+    for day, count in ((4, 111), (5, 222)):
+        made = Manifest(
+            made_at=datetime(2024, 11, day, 18, 30, tzinfo=UTC), database="d", schema_version="9", code_version="1",
+            server_version="18", tool="18", tables={}, left_out=(), newest_days={}, bytes=count, sha256="0",
+        )  # fmt: skip
+        folder = tmp_path / "backups" / f"2024110{day}T183000Z-00000000"
+        folder.mkdir(parents=True)
+        (folder / MANIFEST).write_text(made.text(), encoding="utf-8")
+    storage = told(f"{WEDNESDAY} 08:00").storage
+    assert (storage.backup_at, storage.backup_bytes) == (at("2024-11-06 03:30"), 222)
     (tmp_path / "runs" / "collect_daily").mkdir(parents=True)
     (tmp_path / "runs" / "collect_daily" / "a.ipynb").write_bytes(b"x" * 1000)
     assert told(f"{WEDNESDAY} 08:00").storage.runs_bytes == 1000
