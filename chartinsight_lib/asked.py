@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from chartinsight_lib import due, slots
 from chartinsight_lib.calendars import Calendar, calendar
@@ -99,6 +99,23 @@ def replay(settings: Settings, name: str, parameters: Mapping[str, Any], market:
         ) from error
     # What the job sets by itself today is not what the run was told.
     return Asked(replace(job, parameters={}), dict(parameters), market, None, due.lacks(job, settings))
+
+
+def hindrance(database: Database, settings: Settings, asked: Asked) -> str | None:
+    """Say what keeps it from being run at this moment; None: nothing. The slot is claimed for that, and given back."""
+    if asked.left_out is not None or asked.slot is None or asked.market is None:
+        return asked.left_out
+    wanted, pool = asked.slot, database.engine(Role.LOADER)
+    try:
+        with pool.connect() as conn, conn.begin() as transaction:
+            found = slots.claim(
+                conn, asked.job, asked.market, wanted.slot, run_id=uuid4(), now=settings.clock(), by=wanted.by,
+                pools=wanted.pools, waits_for=wanted.waits_for, again=wanted.again,
+            )  # fmt: skip
+            transaction.rollback()
+    finally:
+        pool.dispose()
+    return found.reason if isinstance(found, slots.Refusal) else None
 
 
 def run_asked(

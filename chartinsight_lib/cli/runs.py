@@ -80,15 +80,24 @@ def run_command(
     day = as_of.date() if as_of else None
     asked = ask(settings, job, parameters, as_of=day, slot=slot, market=market, again=again, engine=engine)
     if dry_run:
-        _say(asked, settings)
+        with _temporary():
+            _say(asked, settings)
         return
     with interruptible(), _temporary(), prepared(settings, click.echo) as database:
         _report(run_asked(database, settings, asked, engine=engine, wait_s=wait_s), job)
 
 
 def _say(asked: "Asked", settings: Settings) -> None:
-    """Say what would be run."""
-    job = asked.job
+    """Say what would be run, and what keeps it from that; the database is asked for a slot alone."""
+    from chartinsight_lib.asked import hindrance
+    from chartinsight_lib.db.engine import open_database
+    from chartinsight_lib.db.migrate import check_schema
+
+    job, why = asked.job, asked.left_out
+    if why is None and asked.slot is not None:
+        with open_database(settings) as database:
+            check_schema(database)
+            why = hindrance(database, settings, asked)
     lines = {
         "notebook": job.notebook,
         "parameters": json.dumps(dict(asked.parameters), ensure_ascii=False),
@@ -99,9 +108,7 @@ def _say(asked: "Asked", settings: Settings) -> None:
     if asked.slot is not None:
         waits = ", ".join(f"{name} of {when.isoformat()}" for name, when in asked.slot.waits_for.items())
         lines |= {"slot": f"{asked.slot.slot.isoformat()} of {asked.market}", "waits for": waits or "nothing"}
-    if asked.left_out is not None:
-        lines["skipped"] = asked.left_out
-    click.echo(f"{job.name}: would be run" if asked.left_out is None else f"{job.name}: would be skipped")
+    click.echo(f"{job.name}: would be run" if why is None else f"{job.name}: would not be run: {why}")
     for name, said in lines.items():
         click.echo(f"  {name:<11} {said}")
 

@@ -157,12 +157,17 @@ def test_a_database_that_is_away_is_worth_another_try(told):
 
 
 def test_a_dry_run_says_what_would_be_run_and_leaves_nothing(told, place, loader):
+    assert told("run", "made", "--slot", SLOT, "--market", "KRX", "--dry-run").output.startswith("made: would be run\n")
     said = told("run", "later", "--slot", SLOT, "--market", "KRX", "--dry-run").output
-    assert said.splitlines()[0] == "later: would be run"
+    waits = "it waits for made of 2013-03-04 08:30, which is still to come"
+    assert said.splitlines()[0] == f"later: would not be run: {waits}"
     assert '"as_of": "2013-02-28"' in said
     assert "made of 2013-03-04T08:30:00+09:00" in said
     assert "run 60 s, cell 60 s, start 180 s, memory 4096 MB" in said
-    assert "would be skipped" in told("run", "keyed", "--slot", SLOT, "--market", "KRX", "--dry-run").output
+    assert (
+        "would not be run: it needs CHARTINSIGHT_DART_KEY"
+        in told("run", "keyed", "--slot", SLOT, "--market", "KRX", "--dry-run").output
+    )
     assert "it has no parameter 'no'" in told("run", "made", "-p", "no=1", "--dry-run", exit_code=2).stderr
     assert (records(loader), slots_of(loader), place.runs.exists()) == ([], [], False)
 

@@ -1,6 +1,8 @@
 """A run that succeeds is recorded with what it ran on, and its executed copy is kept."""
 
+import hashlib
 import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -9,7 +11,9 @@ import nbformat
 import pytest
 from running import NOW, files, only_record
 
+from chartinsight_lib.provenance import code_version, lock_hash
 from chartinsight_lib.runner import run_job
+from chartinsight_lib.settings import PROJECT
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -23,7 +27,10 @@ def test_a_run_is_recorded_and_its_executed_copy_is_kept(database, place, loader
     assert (record.run_id, record.job, record.state, record.error) == (run.run_id, "made", "succeeded", None)
     assert record.parameters == told
     assert record.started_at == record.finished_at == NOW
+    assert record.code_version == code_version(PROJECT)
     assert record.code_version.startswith(version("chartinsight-studio"))
+    lock = hashlib.sha256((PROJECT / "requirements.lock").read_bytes()).hexdigest()
+    assert record.lock_hash == lock[:12]
     assert record.output_path == str(run.output)
     assert record.rows is None
     assert run.rows == {}
@@ -72,3 +79,32 @@ def test_a_kernel_of_the_users_own_is_not_taken(database, place, loader, noteboo
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
     run_job(database, place, notebook("import sys", "sys.prefix"), {})
     assert only_record(loader).state == "succeeded"
+
+
+def test_a_checkout_says_its_commit_and_whether_files_of_it_were_changed(tmp_path):
+    package = version("chartinsight-studio")
+    assert (code_version(tmp_path), lock_hash(tmp_path)) == (package, None)
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", "-C", tmp_path, *who, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "requirements.lock").write_text("one\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    git("tag", "v1")
+    commit = git("rev-parse", "HEAD")[:12]
+    (tmp_path / "left over").touch()  # what is not of the checkout changes nothing
+    assert code_version(tmp_path) == f"{package}+g{commit}"
+    (tmp_path / "requirements.lock").write_text("two\n")
+    assert code_version(tmp_path) == f"{package}+g{commit}.dirty"
+    # printf 'two\n' | sha256sum
+    assert lock_hash(tmp_path) == "27dd8ed44a83"
+
+
+def test_a_version_is_told_where_there_is_no_git(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert code_version(tmp_path) == version("chartinsight-studio")
