@@ -11,30 +11,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import psutil
 import pytest
-from holding import hold, know
-from sqlalchemy import Connection, Engine, text
+from backing import CLOCK, NOW, acting, bars, edit, flip
+from holding import know
+from sqlalchemy import Engine, text
 
 from chartinsight_lib import ledger
-from chartinsight_lib.backup import keep, tools
-from chartinsight_lib.backup.keep import Keep, discard, kept
+from chartinsight_lib.backup import tools
 from chartinsight_lib.backup.load import load
 from chartinsight_lib.backup.make import backup, dumping_role
 from chartinsight_lib.backup.manifest import DUMP, MANIFEST, Backup, find, listed, read
 from chartinsight_lib.backup.restore import LOST, restore
 from chartinsight_lib.backup.tools import environment, find_tools, output_of
 from chartinsight_lib.backup.verify import rehearse, verify
-from chartinsight_lib.clock import fixed_clock
-from chartinsight_lib.db import invariants
 from chartinsight_lib.db.engine import Database, open_database
 from chartinsight_lib.db.migrate import MIGRATIONS, head, upgrade
 from chartinsight_lib.db.panel_cache import held_market
@@ -45,8 +42,6 @@ from chartinsight_lib.runner import run_job
 from chartinsight_lib.settings import Settings
 
 CHARTINSIGHT = Path(sys.executable).with_name("chartinsight")
-NOW = datetime(2026, 11, 25, 3, 20, 11, tzinfo=UTC)
-CLOCK = fixed_clock(NOW)
 RUN = UUID(int=7)
 NASTY = "'; DROP TABLE live.candles; -- \\ \t\n한국 \\."
 CANARY = "canary-token-5f2a"
@@ -96,27 +91,6 @@ def target(second: Database) -> Iterator[Database]:
             """)
         ).scalar_one()
         conn.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
-
-
-@contextmanager
-def acting(database: Database, role: Role = Role.OWNER) -> Iterator[Connection]:
-    """A connection whose statements are committed at the end."""
-    engine = database.engine(role)
-    with engine.begin() as conn:
-        yield conn
-    engine.dispose()
-
-
-def bars(conn: Connection, code: str, held: Mapping[str, tuple], *, market: str = "KRX", timeframe: str = "1d") -> None:
-    """Hold bars of an instrument that is known, and move the watermark, as a collection does."""
-    hold(conn, code, held, market=market, timeframe=timeframe)
-    conn.execute(
-        text(
-            "INSERT INTO live.watermarks VALUES (:market, :timeframe, live.next_watermark()) "
-            "ON CONFLICT (market, timeframe) DO UPDATE SET version = excluded.version"
-        ),
-        {"market": market, "timeframe": timeframe},
-    )
 
 
 NOT_COMPARED = {"ops.tokens", "ops.identity", "live.watermarks"}
@@ -391,18 +365,6 @@ def test_programs_that_are_too_old_are_said_with_what_to_install(monkeypatch):
 # What is wrong with a backup.
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    told = json.loads(path.read_text())
-    change(told)
-    path.write_text(json.dumps(told))
-
-
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bit": (lambda path: flip(path / DUMP), "SHA-256 differs"),
     "the end": (lambda path: os.truncate(path / DUMP, 1000), "has 1,000 bytes"),
@@ -623,133 +585,6 @@ def test_a_copy_of_bars_of_before_is_not_believed_after_a_restore(database, load
     for path, content in copies.items():
         path.write_bytes(content)
     assert closes() == [100]
-
-
-# Which are kept.
-
-
-def of(*when: str) -> list[Backup]:
-    """Backups that exist on paper alone."""
-    base = read_nothing()
-    return [Backup(Path(at), replace(base, made_at=datetime.fromisoformat(at).replace(tzinfo=UTC))) for at in when]
-
-
-def read_nothing() -> Any:
-    from chartinsight_lib.backup.manifest import Manifest
-
-    return Manifest(NOW, "id", head(), "0", "18.4", "pg_dump 18", {}, (), {}, 0, "")
-
-
-def test_the_newest_of_each_day_week_and_month_is_kept_by_a_calendar_worked_by_hand():
-    # 2026-11-25 is a Wednesday; its week begins on the 23rd, the weeks before on the 16th, the 9th and the 2nd.
-    backups = of("2026-11-25T02:00", "2026-11-25T01:00", "2026-11-24T01:00", "2026-11-22T01:00", "2026-11-21T01:00",
-                 "2026-11-15T01:00", "2026-11-14T01:00", "2026-10-31T01:00", "2026-10-01T01:00", "2026-08-15T01:00")  # fmt: skip
-    names = {str(path) for path in kept(backups, Keep(daily=2, weekly=3, monthly=3))}
-    assert names == {
-        "2026-11-25T02:00",  # the newest of its day, week and month
-        "2026-11-24T01:00",  # the second day
-        "2026-11-22T01:00", "2026-11-15T01:00",  # the Sundays end the second and the third week
-        "2026-10-31T01:00", "2026-08-15T01:00",  # the second month that has one, and the third
-    }  # fmt: skip
-
-
-def test_fewer_than_the_rule_asks_for_are_all_kept():
-    backups = of("2020-01-01", "2021-01-01")
-    assert len(kept(backups, Keep())) == 2
-
-
-def copies_of(made: Backup, count: int) -> list[Path]:
-    """Older backups: the same, said to be of the days before."""
-    paths = []
-    for days in range(1, count + 1):
-        at = NOW - timedelta(days=days)
-        path = made.path.with_name(f"{at:%Y%m%dT%H%M%SZ}-{days:08x}")
-        shutil.copytree(made.path, path)
-        edit(path / MANIFEST, lambda told, at=at: told.update(made_at=at.isoformat()))
-        paths.append(path)
-    return paths
-
-
-def test_older_ones_are_discarded_and_nothing_else_in_the_folder_is(database, loader, tmp_path):
-    made = backup(database, tmp_path, CLOCK)
-    older = copies_of(made, 3)
-    edit(older[2] / MANIFEST, lambda told: told.update(database=str(uuid4())))  # another database's
-    stranger = tmp_path / "holiday-pictures"
-    stranger.mkdir()
-    assert discard(tmp_path, made, Keep(daily=1, weekly=0, monthly=0)) == [older[1], older[0]]
-    assert {path.name for path in tmp_path.iterdir()} == {made.path.name, older[2].name, stranger.name}
-
-
-def test_the_last_good_one_is_never_discarded(database, loader, tmp_path):
-    made = backup(database, tmp_path, CLOCK)
-    (older,) = copies_of(made, 1)
-    flip(made.dump)
-    with pytest.raises(SchemaError, match="none of the .* newest is whole"):
-        discard(tmp_path, made, Keep(daily=1, weekly=0, monthly=0))
-    assert older.is_dir() and verify(read(older))
-
-
-def test_one_made_by_a_clock_that_went_back_is_not_discarded_at_once(database, loader, tmp_path):
-    made = backup(database, tmp_path, CLOCK)
-    back = backup(database, tmp_path, fixed_clock(NOW - timedelta(days=900)))
-    assert discard(tmp_path, back, keep.Keep(daily=1, weekly=0, monthly=0)) == []
-    assert {made.path, back.path} == {one.path for one in listed(tmp_path)}
-
-
-# The live database.
-
-
-def found(database: Database) -> dict[str, bool | None]:
-    with acting(database, Role.LOADER) as conn:
-        return {one.what: one.good for one in invariants.check(conn)}
-
-
-def test_a_database_as_it_should_be_passes_every_check(database, loader):
-    with loader.begin() as conn:
-        know(conn, "005930")
-        bars(conn, "005930", {"2024-08-05": (1, 1, 1, 1, 1, 1, 8)})
-    with loader.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        ledger.begin(conn, run_id=uuid4(), job="a", parameters={}, clock=CLOCK)  # it runs, and its lock is held
-        assert set(found(database).values()) <= {True, None}
-
-
-BROKEN = {
-    "instruments": "INSERT INTO ops.cursors VALUES (99, '1d', 's', '2024-08-05', '2024-08-05', gen_random_uuid())",
-    "identity": "DELETE FROM ops.identity",
-    "watermarks": "DELETE FROM live.watermarks",
-    "watermark": "UPDATE live.watermarks SET version = 9223372036854775807",
-    "coverage": "INSERT INTO ops.coverage SELECT id, '1d', '2024-08-05', '2024-08-06', 2, 2, 0, 0, 0, now(), gen_random_uuid() "
-    "FROM live.instruments",
-    "resolved gaps": "INSERT INTO ops.gaps (instrument_id, timeframe, ts, kind, source, run_id, state) "
-    "SELECT id, '1d', '2024-08-06 00:00+00', 'missing', 's', gen_random_uuid(), 'resolved' FROM live.instruments",
-    "runs": "INSERT INTO ops.runs (run_id, job, parameters, state, started_at, code_version, host) "
-    "VALUES ('f0000000-0000-4000-8000-000000000000', 'a', '{}', 'running', now(), '', '')",
-    "slots": "INSERT INTO ops.slots (job, market, slot, day, state, run_id, claimed_by, changed_at) "
-    "VALUES ('a', 'KRX', now(), '2024-08-05', 'running', gen_random_uuid(), 'me', now())",
-}
-
-
-@pytest.mark.parametrize("what", BROKEN)
-def test_what_is_broken_is_found_and_nothing_else(database, loader, what):
-    with loader.begin() as conn:
-        know(conn, "005930")
-        bars(conn, "005930", {"2024-08-05": (1, 1, 1, 1, 1, 1, 8)})
-    with loader.connect() as conn:  # rolled back, so that the identity is not lost to other tests
-        conn.execute(text("SET LOCAL chartinsight.moves_watermark = 'itself'"))
-        conn.execute(text(BROKEN[what]))
-        findings = list(invariants.check(conn))
-        assert [one.what for one in findings if one.good is False] == [what]
-        assert all(one.remedy for one in findings if one.good is False)
-        conn.rollback()
-
-
-def test_another_schema_is_said_and_its_rules_are_not_tried(database):
-    engine = database.engine(Role.OWNER)
-    with engine.connect() as conn:
-        conn.execute(text("UPDATE public.alembic_version SET version_num = '0006'"))
-        assert [(one.what, one.good) for one in invariants.check(conn)] == [("schema", False)]
-        conn.rollback()
-    engine.dispose()
 
 
 # The commands.
