@@ -84,7 +84,7 @@ def chartinsight(project: Path, settings: Settings, database: Database) -> Itera
     with (settings.home / "simulator.out").open("wb") as log:
         simulator = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        stack.until("the simulator answers", lambda: _answers(port), within_s=60)
+        stack.until("the simulator answers", lambda: _answers(port), within_s=300)
         yield given
     finally:
         simulator.terminate()

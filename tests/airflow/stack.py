@@ -88,7 +88,7 @@ class Airflow:
             jobs=list(jobs), ended=sorted(ENDED),
         )  # fmt: skip
 
-    def ended(self, job: str, run_id: str, *, within_s: float = 240) -> str:
+    def ended(self, job: str, run_id: str, *, within_s: float = 900) -> str:
         """Wait for the end of a DAG run's task; return its state."""
 
         def look() -> str | None:
@@ -146,7 +146,7 @@ def standing(environment: Mapping[str, str], programs: Path, home: Path, port: i
             found.processes.append(
                 subprocess.Popen([programs / "airflow", part], env=own, stdout=log, stderr=log, start_new_session=True)
             )
-        until("airflow answers", lambda: _healthy(url), within_s=120)
+        until("airflow answers", lambda: _healthy(url), within_s=300)
         yield found
     finally:
         for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):

@@ -138,10 +138,21 @@ def test_a_rule_outlives_being_stored_by_airflow(name):
 
 def test_the_command_names_the_slot_with_its_offset():
     slot = datetime(2026, 11, 24, 22, 25, tzinfo=UTC)
-    assert child.command("ci", "scan_radar", slot=slot, again=True, as_of="2026-11-24") == [
-        "ci", "run", "scan_radar", "--engine", "airflow", "--slot", "2026-11-24T22:25:00+00:00", "--again", "--as-of",
+    told = child.command("ci", "scan_radar", slot=slot, again=True, as_of="2026-11-24")
+    assert told == [
+        "ci",
+        "run",
+        "scan_radar",
+        "--engine",
+        "airflow",
+        "--slot",
+        "2026-11-24T22:25:00+00:00",
+        "--again",
+        "--wait",
+        "300",
+        "--as-of",
         "2026-11-24",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_program_takes_what_it_is_told():

@@ -11,6 +11,9 @@ from urllib.parse import quote, urlencode
 PROGRAM = "CHARTINSIGHT_BIN"
 """Names the program of the project's environment; otherwise it is looked for on PATH."""
 
+WAIT_S = 300
+"""So long a slot that a person wants run again waits for what is in its way. Who asked twice for `again` might run it twice."""
+
 # Of Airflow's environment the child gets these and our own settings. The rest holds Airflow's secrets, or leads Python astray.
 _HANDED_ON = {
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
@@ -60,7 +63,7 @@ def command(
     if slot is not None:
         line += ["--slot", slot.isoformat()]
     if again:
-        line.append("--again")
+        line += ["--again", "--wait", str(WAIT_S)]
     if as_of is not None:
         line += ["--as-of", as_of]
     return line

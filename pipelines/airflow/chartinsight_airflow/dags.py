@@ -10,12 +10,13 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
+from chartinsight_airflow.child import WAIT_S
 from chartinsight_airflow.rule import Rule
 from chartinsight_airflow.task import RunJob
 from chartinsight_airflow.timetable import SINCE_EVER, SlotTimetable
 from chartinsight_lib.jobs import Job, read_list
 
-MARGIN = timedelta(minutes=2)
+MARGIN = timedelta(seconds=WAIT_S) + timedelta(minutes=2)
 """So much later than the job's own time limit Airflow ends a task: the runner's end is the orderly one."""
 RETRIES, RETRY_DELAY = 3, timedelta(minutes=1)
 """For a task whose worker died or was never heard of. What failed for its own reasons is counted and timed in our database."""
@@ -32,7 +33,9 @@ def build(project: Path, environ: Mapping[str, str]) -> dict[str, DAG]:
 def _dag(job: Job, market: str, project: Path, live: bool) -> DAG:
     rule = Rule.of(job) if job.schedule is not None and (live or not job.live) else None
     text, declared = _notebook(job.notebook)
-    params = {"slot": _param("date-time", "The slot to run, ISO 8601 with an offset; empty: a run without a slot.")}
+    params = {}
+    if job.schedule is not None:
+        params["slot"] = _param("date-time", "The slot to run, ISO 8601 with an offset; empty: a run without a slot.")
     if "as_of" in declared:
         params["as_of"] = _param("date", "The trading day to look at; empty: as the notebook says.")
     tags = {"chartinsight", market, *((job.pool,) if job.pool else ()), *(("live",) if job.live else ())}

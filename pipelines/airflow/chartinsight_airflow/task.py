@@ -77,6 +77,8 @@ class RunJob(BaseOperator):
                 raise AirflowSkipException(last)
             case child.End.FAILED:
                 raise AirflowFailException(last)
+            case child.End.ASK_AGAIN if again:
+                raise AirflowException(last)  # the next try asks without `again`, as our database counts the tries
             case child.End.ASK_AGAIN:
                 self._ask_again(context, slot if by_rule else None, last)
         raise AirflowException(
