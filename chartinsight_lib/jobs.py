@@ -37,7 +37,8 @@ class Job:
     `catch_up` says what becomes of slots that passed while nothing ran: `latest`, one run stands for all of them; `all`, each
     has its run. A slot of which more than `within_min` minutes have passed is left out, and said to be. `after` names jobs
     whose slot of the same day must have succeeded, or ended, before. `needs` names settings without which a slot is skipped.
-    A `live` job needs a source that knows the running day; one `on_request` is never part of `up --once`.
+    A `live` job needs a source that knows the running day; one that is `real` is not run by the clock of a made-up market; one
+    `on_request` is never part of `up --once`.
     """
 
     name: str
@@ -57,6 +58,11 @@ class Job:
     within_min: int | None = None
     after: Mapping[str, After] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    real: bool = False
+
+    def suits(self, market: str, *, live: bool) -> bool:
+        """Whether it is run when it is due, on a market and a source that knows the running day, or does not."""
+        return (live or not self.live) and not (self.real and market == "SIM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,7 @@ class _Entry(_Strict):
     within_min: Annotated[int, Field(ge=1)] | None = None
     after: dict[str, After] = Field(default_factory=dict)
     needs: list[Literal["dart_key", "watchlist"]] = Field(default_factory=list)
+    real: bool = False
 
     model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 

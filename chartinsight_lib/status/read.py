@@ -145,7 +145,7 @@ class _Jobs:
 
     def _one(self, job: Job) -> JobHealth:
         newest, settled = self._slot(self._newest.get(job.name)), self._slot(self._settled.get(job.name))
-        runs = self._scheduled and self._inside and (self.live or not job.live)
+        runs = self._scheduled and self._inside and job.suits(self._known.market, live=self.live)
         missed = judge.passed(job, self._known, self._now, newest) if self._inside else []
         success = self._successes.get(job.name)
         return JobHealth(

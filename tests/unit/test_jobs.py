@@ -60,6 +60,20 @@ def test_the_projects_own_jobs_run_instruments_then_candles_then_the_running_day
     ]
 
 
+@pytest.mark.parametrize(
+    ("told", "market", "live", "suits"),
+    [
+        ({}, "SIM", False, True),
+        ({"live": True}, "KRX", False, False),
+        ({"live": True}, "KRX", True, True),
+        ({"real": True}, "SIM", True, False),
+        ({"real": True}, "KRX", False, True),
+    ],
+)
+def test_a_job_is_run_by_the_clock_where_its_market_and_source_suit_it(told, market, live, suits):
+    assert Job("job", Path("job.ipynb"), 60, **told).suits(market, live=live) is suits
+
+
 def test_the_projects_own_jobs_set_only_parameters_that_their_notebooks_have():
     for job in read_jobs(ROOT).values():
         check_parameters(job.notebook, job.parameters)
@@ -183,13 +197,13 @@ def test_everything_that_an_entry_may_say_is_read(project):
         "  first: {notebook: notebooks/b.ipynb, timeout_s: 1}\n"
         "  scan: {notebook: notebooks/a.ipynb, timeout_s: 60, cell_timeout_s: 30, start_timeout_s: 20, memory_mb: 512,\n"
         "         schedule: {at: close+75}, pool: broker, retries: 2, retry_after_s: 5, catch_up: all, within_min: 90,\n"
-        "         after: {first: succeeded}, needs: [dart_key], live: true, on_request: true, parameters: {top: 3}}\n"
+        "         after: {first: succeeded}, needs: [dart_key], live: true, real: true, on_request: true, parameters: {top: 3}}\n"
     )
     listed = read_list(place)
     assert listed.pools == {"broker": 2}
     assert listed.jobs["scan"] == Job(
         name="scan", notebook=place / "notebooks" / "a.ipynb", timeout_s=60, cell_timeout_s=30, start_timeout_s=20,
         memory_mb=512, schedule=At(Moment("close", timedelta(minutes=75))), pool="broker", retries=2, retry_after_s=5,
-        catch_up="all", within_min=90, after={"first": "succeeded"}, needs=("dart_key",), live=True, on_request=True,
+        catch_up="all", within_min=90, after={"first": "succeeded"}, needs=("dart_key",), live=True, real=True, on_request=True,
         parameters={"top": 3},
     )  # fmt: skip

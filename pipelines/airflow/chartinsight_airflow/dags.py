@@ -31,7 +31,7 @@ def build(project: Path, environ: Mapping[str, str]) -> dict[str, DAG]:
 
 
 def _dag(job: Job, market: str, project: Path, live: bool) -> DAG:
-    rule = Rule.of(job) if job.schedule is not None and (live or not job.live) else None
+    rule = Rule.of(job) if job.schedule is not None and job.suits(market, live=live) else None
     text, declared = _notebook(job.notebook)
     params = {}
     if job.schedule is not None:
