@@ -102,7 +102,11 @@ def run_job(
         output = executed_copy.place(settings.runs, job.name, settings.clock(), run_id)
         attempt = _Attempt(database, settings, job, told, run_id, output, secrets)
         conn = pool.connect()
-        attempt.begin(conn, engine, market, slot, replay_of)
+        try:
+            attempt.begin(conn, engine, market, slot, replay_of)
+        except BaseException:
+            conn.close()  # a pool that is disposed of leaves open what is in use, here for as long as the error is held
+            raise
         process, spare = spare, None
         return attempt.carry_out(Lease(pool, conn, run_id), process, stop)
     finally:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from running import NOW, only_record, records, slots_of, until
+from sqlalchemy import text
 
 from chartinsight_lib.errors import ConfigError, RunFailed, SlotRefused
 from chartinsight_lib.outcome import Failure
@@ -51,6 +52,26 @@ def test_a_slot_is_skipped_when_what_comes_before_it_failed_and_that_is_recorded
         run_job(database, place, after, {}, market="US", slot=wanted(waits_for={"made": SLOT}))
     assert refusal.value.why == "skipped"
     assert {row.job: row.state for row in slots_of(loader)} == {"made": "failed", "later": "skipped"}
+
+
+def test_who_is_refused_again_and_again_leaves_no_connection(database, place, loader, notebook):
+    job = notebook("1")
+    run_job(database, place, job, {}, market="US", slot=wanted())
+    refusals = []
+    with loader.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:  # else it is told the same each time
+
+        def connections() -> int:
+            return conn.execute(
+                text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+            ).scalar_one()
+
+        before = connections()
+        for _ in range(5):
+            with pytest.raises(SlotRefused) as refusal:
+                run_job(database, place, job, {}, market="US", slot=wanted())
+            refusals.append(refusal.value)  # with its traceback, as a thread of a scheduler may hold it
+        until(lambda: connections() <= before, seconds=10)
+    assert len(refusals) == 5
 
 
 def test_a_slot_needs_a_market(database, place, loader, notebook):
