@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
@@ -28,7 +28,7 @@ def secrets_of(settings: Settings, database: Database) -> dict[str, str]:
 
 
 def redact(text: str, secrets: Mapping[str, str]) -> tuple[str, set[str]]:
-    """Return a text without the values, as they are or in the spelling of an address or of JSON; and whose stood in it."""
+    """Return a text without the values, as they are or as an address, Python or JSON spells them; and whose stood in it."""
     found = set()
     for name, value in secrets.items():
         for spelt in _spellings(value):
@@ -53,6 +53,9 @@ def redact_file(path: Path, secrets: Mapping[str, str]) -> set[str]:
 
 
 def _spellings(value: str) -> Iterable[str]:
+    """An address is spelt by `quote`, by SQLAlchemy (which leaves a plus) or as a form's; a notebook is JSON around all that."""
+    address = (quote(value, safe=""), quote(value), quote(value, safe=" +"), quote_plus(value))
+    shown = (value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], *address)
     return dict.fromkeys(
-        (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe=""))
+        spelt for one in shown for spelt in (one, json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1])
     )
