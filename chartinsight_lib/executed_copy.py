@@ -58,6 +58,11 @@ def publish(output: Path) -> None:
     part.rename(output)
 
 
+def left_by(runs: Path, run_id: UUID) -> list[Path]:
+    """Return the files of a run: its copy, finished or not, and its log."""
+    return [path for path in runs.glob(f"*/*-{run_id.hex[:8]}.*") if path.suffix in {".ipynb", ".log"}]
+
+
 def settle_unfinished(runs: Path, run_id: UUID) -> None:
     """Give what a run that died left its name where it is whole, and remove it where it is not."""
     for path in runs.glob(f"*/*-{run_id.hex[:8]}.part.ipynb"):

@@ -115,10 +115,14 @@ def run_job(
         pool.dispose()
 
 
-def discard_unfinished(runs: Path, run_id: UUID) -> None:
-    """End what is left on this machine of a run that counts as lost, and keep what is whole of its executed copy."""
+def discard_unfinished(database: Database, settings: Settings, run_id: UUID) -> None:
+    """End what is left on this machine of a run that counts as lost, and keep what is whole of its executed copy; what that
+    showed of a secret is taken out, as whoever ran it would have done."""
     kill_marked(RUN_ID, str(run_id))
-    executed_copy.settle_unfinished(runs, run_id)
+    secrets = secrets_of(settings, database)
+    for path in executed_copy.left_by(settings.runs, run_id):
+        redact_file(path, secrets)
+    executed_copy.settle_unfinished(settings.runs, run_id)
 
 
 @dataclass(slots=True)
@@ -133,6 +137,7 @@ class _Attempt:
     output: Path
     secrets: Mapping[str, str]
     number: int = 1
+    shown: set[str] = field(default_factory=set)
 
     @property
     def log(self) -> Path:
@@ -187,7 +192,7 @@ class _Attempt:
         return Run(self.run_id, self.output, rows)
 
     def _execute(self, lease: Lease, spare: NotebookProcess | None, stop: threading.Event | None) -> Failure | None:
-        """Run the notebook and leave its executed copy; return what went wrong, or None."""
+        """Run the notebook and leave its executed copy, which shows no secret; return what went wrong, or None."""
         try:
             failure = None
             if spare is not None:
@@ -197,7 +202,9 @@ class _Attempt:
                 environment = job_environment(self.database, self.settings, self.run_id)
                 cold = NotebookProcess(environment, project=self.settings.project, log=self.log)
                 failure = self._watched(cold, lease, stop)
-        finally:
+        finally:  # before the copy has its name: whoever is killed here, or whose run was given up, leaves none either
+            left = (executed_copy.part_of(self.output), self.log)
+            self.shown = {name for path in left for name in redact_file(path, self.secrets)}
             executed_copy.publish(self.output)
         if failure is None:
             return None
@@ -212,11 +219,12 @@ class _Attempt:
 
     def _record(self, lease: Lease, failure: Failure | None) -> Mapping[str, int]:
         """Record how it ended, with what becomes of its slot, and return the rows; what is recorded holds no secret."""
-        shown = redact_file(self.output, self.secrets) | redact_file(self.log, self.secrets)
         if self.log.exists() and not self.log.stat().st_size:
             self.log.unlink()
         hidden = (
-            f"The value of {' and '.join(sorted(shown))} stood in what it left, and was taken out." if shown else None
+            f"The value of {' and '.join(sorted(self.shown))} stood in what it left, and was taken out."
+            if self.shown
+            else None
         )
         error = " ".join(filter(None, (str(failure) if failure else None, hidden))) or None
         interrupted = failure is not None and failure.error_class == INTERRUPTED

@@ -156,7 +156,7 @@ class Scheduler:
             with self._engine.begin() as conn:
                 lost = ledger.reap(conn, self._settings.clock)
             for run_id in lost:
-                discard_unfinished(self._settings.runs, run_id)
+                discard_unfinished(self._database, self._settings, run_id)
                 self._say(f"  run {run_id.hex[:8]} was cut off; its record says so, and its slot is tried again")
 
         if self._ticks.due("beat", BEAT_S):

@@ -192,7 +192,7 @@ def _close_lost_runs(database: Database, settings: Settings) -> int:
         lost = ledger.reap(conn, settings.clock)
     engine.dispose()
     for run_id in lost:
-        discard_unfinished(settings.runs, run_id)
+        discard_unfinished(database, settings, run_id)
     return len(lost)
 
 

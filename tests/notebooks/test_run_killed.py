@@ -74,7 +74,7 @@ def test_a_kill_leaves_a_whole_copy_a_true_record_and_no_process(database, place
         lost = until(lambda: ledger.reap(conn, place.clock) or only_record(loader).state != "running", seconds=10)
     record = only_record(loader)
     if lost == [record.run_id]:
-        discard_unfinished(place.runs, record.run_id)
+        discard_unfinished(database, place, record.run_id)
     assert record.state in {"lost", "failed", "succeeded"}
     assert (record.state == "lost") <= ("runner" in victim)
     left = [path for path in place.runs.rglob("*") if path.suffix != ".log" and path.is_file()]
