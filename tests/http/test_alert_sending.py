@@ -64,13 +64,13 @@ def test_each_channel_has_its_outcome_and_one_that_hangs_bounds_nobody_but_itsel
                 letter("nonsense", f"json://:{CANARY}"),
                 letter("unheard of", f"unheardof://{CANARY}/x"),
             ],
-            limit_s=3,
+            limit_s=5,
         )
         took = time.monotonic() - began
     assert outcome == {
         "good": None,
         "refusing": "the service answered 403",
-        "hanging": "there was no answer in 3 s",
+        "hanging": "there was no answer in 5 s",
         "absent": "the service could not be reached",
         "mail": None,
         "nonsense": "apprise does not understand the address",
@@ -87,7 +87,7 @@ def test_each_channel_has_its_outcome_and_one_that_hangs_bounds_nobody_but_itsel
     ]
     assert "Subject: what happened" in mails[0] and "To: c@d.org" in mails[0]
     assert len(hanging.came) == 1
-    assert 3 <= took < 30
+    assert 5 <= took < 60
     assert senders() == []
 
 
