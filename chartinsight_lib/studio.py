@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from chartinsight_lib import ledger, logs
 from chartinsight_lib.clients.base import Source
@@ -26,7 +27,7 @@ from chartinsight_lib.db.engine import Database, open_database
 from chartinsight_lib.db.migrate import check_schema, upgrade
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import MARKETS
-from chartinsight_lib.errors import ChartInsightError, ConfigError, RunFailed
+from chartinsight_lib.errors import ChartInsightError, ConfigError, DatabaseError, RunFailed
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.runner import discard_unfinished, run_job
 from chartinsight_lib.scheduler import Scheduler
@@ -176,7 +177,7 @@ def prepared(settings: Settings, say: Say, *, migrate: bool = False, writes: boo
     library logs from here on is in the log of the data directory."""
     logs.configure(settings)
     started = time.monotonic()
-    with open_database(settings) as database:
+    with _answering(), open_database(settings) as database:
         version = upgrade(database) if migrate or database.embedded else check_schema(database)
         lost = _close_lost_runs(database, settings) if writes else 0
         where = f"embedded, port {database.embedded.port}" if database.embedded else "DATABASE_URL"
@@ -184,6 +185,16 @@ def prepared(settings: Settings, say: Say, *, migrate: bool = False, writes: boo
         if lost:
             say(f"  {'':<17}         {lost} earlier runs were cut off; their records say so now")
         yield database
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """A server may go away at any moment, which is no fault of ours: it is said as of one that did not answer at first."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        cause = str(error.orig).strip().partition("\n")[0]
+        raise DatabaseError(f"database: it went away: {cause}. Start it, or wait for it, and try again.") from error
 
 
 def _close_lost_runs(database: Database, settings: Settings) -> int:
