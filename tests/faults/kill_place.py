@@ -84,7 +84,7 @@ class Place:
         self.schedulers: list[subprocess.Popen[bytes]] = []
         self.others: list[subprocess.Popen[bytes]] = []
         self.hits: list[Hit] = []
-        self._started = 0
+        self._started, self.scheduling = 0, True
         owner = database.engine(Role.OWNER)
         with owner.begin() as conn:
             conn.exec_driver_sql(_SCHEMA)
@@ -108,7 +108,7 @@ class Place:
     # The processes.
 
     def keep_scheduling(self) -> None:
-        """Start schedulers in the place of those that are gone."""
+        """Start schedulers in the place of those that are gone: also one ends that met a dying server while it started."""
         for scheduler in [one for one in self.schedulers if one.poll() is not None]:
             self.schedulers.remove(scheduler)
         while len(self.schedulers) < SCHEDULERS:
@@ -197,11 +197,13 @@ class Place:
                 json.loads(part.read_bytes())
 
     def until(self, holds: Callable[[], Any], *, seconds: float, said: str) -> Any:
-        """Look, again and again, until something holds."""
+        """Look, again and again, until something holds; there are always schedulers meanwhile, unless they were told to end."""
         deadline = time.monotonic() + seconds
         while not (found := holds()):
             assert time.monotonic() < deadline, f"not within {seconds} s: {said}\n{self.said()}"
             self.look()
+            if self.scheduling:
+                self.keep_scheduling()
             time.sleep(0.1)
         return found
 
@@ -217,8 +219,8 @@ class Killer:
         "process that waits", "connection that holds a run", "any connection", "whole server", "`chartinsight run`",
     )  # fmt: skip
 
-    def kill(self, kind: str) -> None:
-        """Kill one of a kind, as soon as there is one."""
+    def kill(self, kind: str, *, at_once: bool) -> None:
+        """Kill one of a kind, as soon as there is one; `at_once`: while the kill before is still felt."""
         find = {
             "scheduler": self._scheduler, "scheduler, told to end": lambda: self._scheduler(signal.SIGTERM),
             "every scheduler": self._every_scheduler, "papermill's child": lambda: self._of_run("papermill_child"),
@@ -227,9 +229,9 @@ class Killer:
             "any connection": self._connection, "whole server": self._server, "`chartinsight run`": self._run,
         }[kind]  # fmt: skip
         place = self._place
-        place.keep_scheduling()
-        place.until(place.running, seconds=60, said="a run is under way")
-        moment = time.monotonic() + self._chance.uniform(0, 1.0)
+        if not at_once:
+            place.until(place.running, seconds=60, said="a run is under way")
+        moment = time.monotonic() + self._chance.uniform(0, 0.2 if at_once else 1.0)
         place.until(lambda: time.monotonic() >= moment, seconds=10, said="a moment passed")
         hit = place.until(find, seconds=60, said=f"there is a {kind}")
         hit.kind = kind

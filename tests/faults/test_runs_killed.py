@@ -60,10 +60,9 @@ def test_whoever_is_killed_the_copies_are_whole_and_the_records_true(place):
     chance = random.Random(SEED)  # noqa: S311 - chaos, not a secret
     killer, order = Killer(place, chance), kinds(chance)
     for _ in range(KILLS):
-        killer.kill(next(order))
+        killer.kill(next(order), at_once=chance.random() < 0.6)
 
     # Whoever is left goes on, and each job has a success after the last kill.
-    place.keep_scheduling()
     (since,) = place.ask("SELECT clock_timestamp() AS now")
     place.until(
         lambda: {
@@ -87,10 +86,13 @@ def test_whoever_is_killed_the_copies_are_whole_and_the_records_true(place):
     assert len(place.hits) == KILLS
     records_are_true(place)
     copies_are_whole(place)
+    said = {path.name: path.read_text(errors="replace") for path in place.folder.glob("said-*.log")}
+    assert {name: text for name, text in said.items() if "Traceback" in text} == {}
 
 
 def end_in_good_order(place: Place) -> None:
     """Tell the schedulers to end; nobody is left, and no record is open."""
+    place.scheduling = False
     for scheduler in place.schedulers:
         scheduler.send_signal(signal.SIGINT)
     assert [scheduler.wait(60) for scheduler in place.schedulers] == [130] * len(place.schedulers), place.said()
