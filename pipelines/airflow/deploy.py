@@ -43,6 +43,8 @@ def settings(home: Path) -> dict[str, dict[str, str]]:
         # The list of jobs changes with a deployment, not every half minute.
         "dag_processor": {"min_file_process_interval": "300", "refresh_interval": "60"},
         "scheduler": {"catchup_by_default": "False"},
+        # Five seconds are the default: a start that a busy API answers later counts as lost, though it was recorded.
+        "workers": {"execution_api_timeout": "60"},
         "logging": {"base_log_folder": str(home / "logs")},
         "usage_data_collection": {"enabled": "False"},
     }

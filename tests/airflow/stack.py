@@ -60,7 +60,7 @@ class Airflow:
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Ask its REST API as the admin."""
-        with httpx.Client(base_url=self.url, timeout=30, trust_env=False) as http:
+        with httpx.Client(base_url=self.url, timeout=120, trust_env=False) as http:
             login = http.post("/auth/token", json={"username": "admin", "password": self.password})
             login.raise_for_status()
             bearer = {"Authorization": f"Bearer {login.json()['access_token']}"}
