@@ -19,8 +19,9 @@ from typing import Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from chartinsight_lib import alerts, ledger, slots
+from chartinsight_lib import alerts, ledger, retention, slots
 from chartinsight_lib.calendars import calendar
+from chartinsight_lib.clock import system_clock
 from chartinsight_lib.db import heartbeat
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
@@ -68,7 +69,7 @@ class Scheduler:
         self._database, self._settings, self._source, self._market = database, settings, source, market
         self._say, self._by = say, engine
         self._pools = listed.pools
-        self._jobs = {name: job for name, job in listed.jobs.items() if not job.live or source in LIVE}
+        self._jobs = {name: job for name, job in listed.jobs.items() if job.suits(market, live=source in LIVE)}
         self._calendar = calendar(market)
         self._stop = threading.Event()
         self._running: dict[str, Future[None]] = {}
@@ -199,12 +200,15 @@ class Scheduler:
             _log.exception("%s could not be started", name)
             self._failed(name, error, "")
             reason = f"it could not be started: {type(error).__name__}: {error}"
-            self._leave_out(Passed(step.job, (step.slot,), reason), self._now())
+            with self._patient():
+                self._leave_out(Passed(step.job, (step.slot,), reason), self._now())
         else:
             self._failures.pop(name, None)
             self._say(
                 f"  {name:<17} {monotonic() - started:4.1f} s  {step.slot:%m-%d %H:%M} {ledger.rows_text(run.rows)}"
             )
+            with self._patient():  # copies age by this machine's time
+                retention.prune_copies(self._engine, self._settings.runs, step.job, now=system_clock())
 
     def _run(self, step: Due) -> Run:
         request = SlotRequest(
