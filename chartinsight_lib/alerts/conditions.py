@@ -1,4 +1,4 @@
-"""What is wrong now: jobs that failed, were cut off or have not begun; stale data, holes, quotas running out, an old backup.
+"""What is wrong now: jobs that failed or were cut off; stale data, holes, quotas running out, an old backup.
 
 Each question is one read of what is recorded; nothing is kept here between two checks. What is late or stale is judged by
 `status.judge`, so that an alert never contradicts the health page.
@@ -77,8 +77,7 @@ def _read(project: Path, _changed: int) -> JobList:
 
 
 def _failed_jobs(conn: Connection, jobs: JobList, market: str, now: datetime) -> Iterator[Alert]:
-    """Jobs whose newest slot that was tried failed for good or was cut off, until a run succeeds; those that should be running,
-    and have not begun."""
+    """Jobs whose newest slot that was tried failed for good or was cut off, until a run succeeds."""
     rows = conn.execute(
         text("""
             SELECT s.job, s.slot, s.state, s.reason, s.attempts, s.changed_at, s.run_id
