@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -12,18 +11,12 @@ from running import only_record, processes_of, records, shown, until
 
 from chartinsight_lib import warm as warm_module
 from chartinsight_lib.db.roles import Role
-from chartinsight_lib.errors import ConfigError, RunFailed
+from chartinsight_lib.errors import ConfigError
 from chartinsight_lib.notebook_process import RUN_ID
-from chartinsight_lib.runner import Warm, run_job
+from chartinsight_lib.runner import run_job
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 PID = "import os, sys\nprint(os.getpid(), 'pandas' in sys.modules, sorted(name for name in dir() if not name.startswith('_')))"
-
-
-@pytest.fixture
-def warm(database, place):
-    with Warm(database, place) as found:
-        yield found
 
 
 def waiting(place) -> list[psutil.Process]:
@@ -147,12 +140,3 @@ def test_a_process_that_waits_ends_with_its_owner(database, place, loader, noteb
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     until(lambda: not processes_of(place), seconds=5)
-
-
-def test_a_warm_run_is_ended_at_its_limit_as_any_other(database, place, loader, notebook, warm):
-    warm.refill()
-    kernel_of(place)
-    started = time.monotonic()
-    with pytest.raises(RunFailed, match="cell 2: stopped: it ran longer than its 2 s"):
-        run_job(database, place, notebook("while True: pass", timeout_s=2), {}, warm=warm)
-    assert time.monotonic() - started < 15
