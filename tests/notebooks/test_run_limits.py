@@ -38,7 +38,8 @@ def test_the_limit_of_a_run_lets_a_cell_roll_back_what_it_holds(database, place,
     told = tmp_path / "told"
     job = notebook(
         "import time\nfrom pathlib import Path\n"
-        f"try:\n    {passing(601)}    time.sleep(600)\nexcept KeyboardInterrupt:\n    Path({str(told)!r}).write_text('rolled back'); raise",
+        f"try:\n    {passing(601)}    time.sleep(600)\n"
+        f"except KeyboardInterrupt:\n    Path({str(told)!r}).write_text('rolled back'); raise",
         timeout_s=600,
     )
     with pytest.raises(
