@@ -84,9 +84,5 @@ def backfill(
 
 def states(database: Database, job: Job, market: str, first: datetime, last: datetime) -> dict[datetime, str]:
     """Return what is recorded of a job's slots from `first` to `last`: {slot: state}."""
-    engine = database.engine(Role.READER)
-    try:
-        with engine.connect() as conn:
-            return slots.between(conn, job.name, market, first, last)
-    finally:
-        engine.dispose()
+    with database.transaction(Role.READER) as conn:
+        return slots.between(conn, job.name, market, first, last)

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from chartinsight_lib import ledger, logs
@@ -149,23 +148,13 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
 
 def newest_day(database: Database, market: str) -> str:
     """Return the date of the newest final bar held of a market, as text; "" where there is none."""
-    with _reading(database) as conn:
+    with database.transaction(Role.READER) as conn:
         day = query.last_final_day(conn, market)
     return day.isoformat() if day else ""
 
 
-@contextmanager
-def _reading(database: Database) -> Iterator[Connection]:
-    engine = database.engine(Role.READER)
-    try:
-        with engine.connect() as conn:
-            yield conn
-    finally:
-        engine.dispose()
-
-
 def _scanned(database: Database, market: str) -> str:
-    with _reading(database) as conn:
+    with database.transaction(Role.READER) as conn:
         day = query.health(conn, market)["as_of"]
     return day.isoformat() if day else ""
 
@@ -198,10 +187,8 @@ def _answering() -> Iterator[None]:
 
 
 def _close_lost_runs(database: Database, settings: Settings) -> int:
-    engine = database.engine(Role.LOADER)
-    with engine.begin() as conn:
+    with database.transaction(Role.LOADER) as conn:
         lost = ledger.reap(conn, settings.clock)
-    engine.dispose()
     for run_id in lost:
         discard_unfinished(database, settings, run_id)
     return len(lost)

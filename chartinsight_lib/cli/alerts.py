@@ -46,11 +46,12 @@ def test_command() -> None:
 def check_command(market: str) -> None:
     """Look once, as a scheduler does every minute: record what is new or over, and tell it. Exit 1 if a channel failed."""
     from chartinsight_lib.alerts import check
+    from chartinsight_lib.db.roles import Role
     from chartinsight_lib.studio import prepared
 
     settings = Settings.from_env()
     with prepared(settings, click.echo) as database:
-        with _connected(database) as conn:
+        with database.transaction(Role.LOADER) as conn:
             market = _chosen(conn, settings, market)
         done = check(database, settings, market, click.echo)
     sent = ", ".join(f"{count} on {name}" for name, count in done.sent.items()) or "none"
@@ -202,23 +203,12 @@ def _add(kind: str, parameters: dict[str, Any], *, name: str, market: str, level
 @contextmanager
 def _opened() -> "Iterator[tuple[Connection, Settings]]":
     """Give a connection as the loader, in a transaction; an embedded server runs for as long."""
+    from chartinsight_lib.db.roles import Role
     from chartinsight_lib.studio import prepared
 
     settings = Settings.from_env()
-    with prepared(settings, lambda _: None) as database, _connected(database) as conn:
+    with prepared(settings, lambda _: None) as database, database.transaction(Role.LOADER) as conn:
         yield conn, settings
-
-
-@contextmanager
-def _connected(database: Any) -> "Iterator[Connection]":
-    from chartinsight_lib.db.roles import Role
-
-    engine = database.engine(Role.LOADER)
-    try:
-        with engine.begin() as conn:
-            yield conn
-    finally:
-        engine.dispose()
 
 
 def _chosen(conn: "Connection", settings: Settings, market: str) -> str:

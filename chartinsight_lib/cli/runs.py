@@ -212,12 +212,8 @@ def _reading(settings: Settings) -> Iterator["Connection"]:
 
     with open_database(settings) as database:
         check_schema(database)
-        engine = database.engine(Role.READER)
-        try:
-            with engine.connect() as conn:
-                yield conn
-        finally:
-            engine.dispose()
+        with database.transaction(Role.READER) as conn:
+            yield conn
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chartinsight_lib.db.embedded import EmbeddedServer, start_embedded
@@ -37,6 +37,16 @@ class Database:
     def engine(self, role: Role) -> Engine:
         """Return a new engine that acts as `role`; the caller disposes of it."""
         return _engine(self.urls[role], role)
+
+    @contextmanager
+    def transaction(self, role: Role) -> Iterator[Connection]:
+        """Give one transaction as `role`, on a connection of its own; it is committed at the end of the `with`."""
+        engine = self.engine(role)
+        try:
+            with engine.begin() as conn:
+                yield conn
+        finally:
+            engine.dispose()
 
     def psql_environment(self, role: Role) -> dict[str, str]:
         """Return libpq's variables for a psql that acts as `role`."""
