@@ -204,7 +204,7 @@ class Place:
             self.look()
             if self.scheduling:
                 self.keep_scheduling()
-            time.sleep(0.1)
+            time.sleep(0.2)
         return found
 
 

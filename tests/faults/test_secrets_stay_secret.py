@@ -6,14 +6,13 @@ import os
 import secrets
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import psutil
 from sqlalchemy import text
+from watching import Watcher
 
 from chartinsight_lib.db.engine import open_database
 from chartinsight_lib.db.layout import find_layout
@@ -36,25 +35,6 @@ rules:
   - {api_id: ka10081, code: "CODE", do: {code: 1902}}
   - {api_id: ka10095, do: {code: 8050}}
 """
-
-
-class Watcher(threading.Thread):
-    """Reads every command line of the machine, again and again."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.ended = threading.Event()
-        self.seen: set[str] = set()
-        self.looks = 0
-
-    def run(self) -> None:
-        while not self.ended.wait(0.05):
-            self.looks += 1
-            for process in psutil.process_iter():
-                try:
-                    self.seen.add("\0".join(process.cmdline()))
-                except psutil.Error:
-                    continue
 
 
 def issued(server: SimulatorServer) -> set[str]:
