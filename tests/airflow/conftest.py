@@ -6,7 +6,6 @@ machine's time, so that what is asked twice is answered twice alike.
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import yaml
 from chartinsight_lib.db.embedded import free_port, start_embedded
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
+from chartinsight_lib.processes import spawn, stop_group
 from chartinsight_lib.settings import Settings
 
 CANARIES = {"appkey": "canary-appkey-7f3a91", "secretkey": "canary-secretkey-c04e52"}
@@ -82,13 +82,12 @@ def chartinsight(project: Path, settings: Settings, database: Database) -> Itera
     ]  # fmt: skip
     environment = {**given, **keys, "CHARTINSIGHT_PROJECT": str(stack.ROOT)}
     with (settings.home / "simulator.out").open("wb") as log:
-        simulator = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        simulator = spawn(command, env=environment, cwd=stack.ROOT, log=log)
     try:
         stack.until("the simulator answers", lambda: _answers(port), within_s=300)
         yield given
     finally:
-        simulator.terminate()
-        simulator.wait(20)
+        stop_group(simulator, patience_s=20)
 
 
 def _answers(port: int) -> bool | None:

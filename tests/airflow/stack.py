@@ -5,7 +5,6 @@ It is set up by `pipelines/airflow/deploy.py`, as everywhere, and driven over it
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,8 @@ from urllib.parse import quote
 
 import httpx
 from sqlalchemy import Engine, create_engine, text
+
+from chartinsight_lib.processes import spawn, stop_group
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = ROOT / "pipelines" / "airflow"
@@ -142,20 +143,13 @@ def standing(environment: Mapping[str, str], programs: Path, home: Path, port: i
     found = Airflow(own, programs, home, url, create_engine(own["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]))
     try:
         for part in ("api-server", "dag-processor", "scheduler"):
-            log = (home / f"{part}.out").open("wb")
-            found.processes.append(
-                subprocess.Popen([programs / "airflow", part], env=own, stdout=log, stderr=log, start_new_session=True)
-            )
+            with (home / f"{part}.out").open("wb") as log:
+                found.processes.append(spawn([programs / "airflow", part], env=own, cwd=home, log=log))
         until("airflow answers", lambda: _healthy(url), within_s=300)
         yield found
     finally:
-        for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
-            for process in reversed(found.processes):
-                if process.poll() is None:
-                    os.killpg(process.pid, number)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline and any(process.poll() is None for process in found.processes):
-                time.sleep(0.1)
+        for process in reversed(found.processes):
+            stop_group(process, patience_s=20)
         found.meta.dispose()
 
 
