@@ -260,7 +260,7 @@ def jobs_do_their_worst(commands: Commands, folder: Path) -> Path:
     copy = part.with_name(part.name.replace(".part", ""))
     with commands.scheduler("second scheduler") as scheduler:
         until(lambda: copy.exists() and len(list(runs.glob("waits/*Z-????????.ipynb"))) == 2)
-        scheduler.send_signal(signal.SIGINT)
+        scheduler.send_signal(signal.SIGTERM)
         assert scheduler.wait(60) == 130
     return copy
 
