@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "truth.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (\d+) \| [^|]+ \| (.+) \|$", PAGE, re.M)
@@ -31,3 +33,8 @@ def test_every_test_that_the_truth_table_names_exists_and_is_named_in_bold_exact
         assert named - existing.keys() == set(), number
         assert {name for name in named if existing[name]} == bold, number
         assert bold, number
+
+
+@pytest.mark.parametrize("page", sorted((TESTS.parent / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_test_that_a_page_names_exists(page):
+    assert set(re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))) - every_test().keys() == set()
