@@ -32,9 +32,9 @@ from sqlalchemy import text
 from chartinsight_lib.db.engine import Database, open_database, open_engine
 from chartinsight_lib.db.migrate import upgrade
 from chartinsight_lib.db.roles import Role
-from chartinsight_lib.job_environment import job_environment
 from chartinsight_lib.jobs import Job
 from chartinsight_lib.runner import Warm, run_job
+from chartinsight_lib.running.job_environment import job_environment
 from chartinsight_lib.settings import PREFIX, Settings
 
 COLD_AT_MOST, WARM_AT_MOST = 1.10, 0.50

@@ -16,21 +16,22 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection
 
-from chartinsight_lib import executed_copy, ledger, provenance, slots
+from chartinsight_lib import ledger, slots
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError, DatabaseError, Fenced, RunFailed, SlotRefused
-from chartinsight_lib.job_environment import job_environment
 from chartinsight_lib.jobs import Job
-from chartinsight_lib.lease import PATIENCE_S, Lease
-from chartinsight_lib.notebook_process import EXIT_S, RUN_ID, NotebookProcess
-from chartinsight_lib.outcome import INTERRUPTED, Failure
-from chartinsight_lib.parameters import check_parameters, declared, parse_parameters
 from chartinsight_lib.processes import kill_marked
-from chartinsight_lib.secrecy import redact, redact_file, secrets_of
+from chartinsight_lib.running import executed_copy, provenance
+from chartinsight_lib.running.job_environment import job_environment
+from chartinsight_lib.running.lease import PATIENCE_S, Lease
+from chartinsight_lib.running.notebook_process import EXIT_S, RUN_ID, NotebookProcess
+from chartinsight_lib.running.outcome import INTERRUPTED, Failure
+from chartinsight_lib.running.parameters import check_parameters, declared, parse_parameters
+from chartinsight_lib.running.secrecy import redact, redact_file, secrets_of
+from chartinsight_lib.running.warm import Warm
+from chartinsight_lib.running.watch import GRACE_S, Watch
 from chartinsight_lib.settings import Settings
-from chartinsight_lib.warm import Warm
-from chartinsight_lib.watch import GRACE_S, Watch
 
 __all__ = [
     "Run", "SlotRequest", "Warm", "check_parameters", "declared", "discard_unfinished", "parse_parameters", "run_job",

@@ -122,7 +122,7 @@ def _say(asked: "Asked", settings: Settings) -> None:
 @edge
 def list_command(job: str | None, state: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
     """List runs, the newest first."""
-    from chartinsight_lib import history
+    from chartinsight_lib.running import history
 
     with _reading(Settings.from_env()) as conn:
         found = history.listed(conn, job=job, state=state, since=since, limit=limit)
@@ -138,7 +138,8 @@ def list_command(job: str | None, state: str | None, since: datetime | None, lim
 @edge
 def show_command(run: str) -> None:
     """Tell one run: its record, what it was told and did, what failed. RUN: its id, or how that begins."""
-    from chartinsight_lib import history, logs
+    from chartinsight_lib import logs
+    from chartinsight_lib.running import history
 
     settings = Settings.from_env()
     with _reading(settings) as conn:
@@ -157,8 +158,8 @@ def open_command(run: str, only_print: bool) -> None:
     """Open the executed copy of RUN in a browser, as a page in which nothing is executed."""
     import webbrowser
 
-    from chartinsight_lib import history
-    from chartinsight_lib.page import write_page
+    from chartinsight_lib.running import history
+    from chartinsight_lib.running.page import write_page
 
     settings = Settings.from_env()
     with _reading(settings) as conn:
@@ -175,7 +176,7 @@ def open_command(run: str, only_print: bool) -> None:
 @edge
 def diff_command(first: str, second: str) -> None:
     """Say in what two runs differ: what they were told, ran on, stored and showed."""
-    from chartinsight_lib import history
+    from chartinsight_lib.running import history
 
     with _reading(Settings.from_env()) as conn:
         lines = list(history.difference(history.find(conn, first), history.find(conn, second)))
@@ -189,8 +190,8 @@ def diff_command(first: str, second: str) -> None:
 @edge
 def replay_command(run: str, dry_run: bool) -> None:
     """Run the job of RUN again, told what RUN was told; the record says of which run it is the repetition."""
-    from chartinsight_lib import history
     from chartinsight_lib.asked import replay, run_asked
+    from chartinsight_lib.running import history
     from chartinsight_lib.studio import interruptible, prepared
 
     settings = Settings.from_env()

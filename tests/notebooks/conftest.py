@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from running import NOW, made_job, processes_of
 
-from chartinsight_lib import watch
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.jobs import Job
 from chartinsight_lib.runner import Warm
+from chartinsight_lib.running import watch
 from chartinsight_lib.settings import Settings
 
 

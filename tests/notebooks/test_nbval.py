@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.jobs import read_jobs
-from chartinsight_lib.parameters import TYPES
 from chartinsight_lib.runner import run_job
+from chartinsight_lib.running.parameters import TYPES
 from chartinsight_lib.settings import PROJECT
 from chartinsight_lib.simulator.clock import SimulatedClock
 from chartinsight_lib.simulator.generated import GeneratedMarket

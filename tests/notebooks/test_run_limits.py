@@ -7,9 +7,9 @@ import time
 import pytest
 from running import files, only_record, shown
 
-from chartinsight_lib import watch
 from chartinsight_lib.errors import RunFailed
 from chartinsight_lib.runner import run_job
+from chartinsight_lib.running import watch
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

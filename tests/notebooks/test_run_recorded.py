@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from running import NOW, files, only_record
 
-from chartinsight_lib.provenance import code_version, lock_hash
 from chartinsight_lib.runner import run_job
+from chartinsight_lib.running.provenance import code_version, lock_hash
 from chartinsight_lib.settings import PROJECT
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")

@@ -8,11 +8,12 @@ import pytest
 from running import NOW, only_record, until
 from sqlalchemy import text
 
-from chartinsight_lib import lease, ledger
+from chartinsight_lib import ledger
 from chartinsight_lib.clock import fixed_clock
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import DatabaseError, Fenced
 from chartinsight_lib.runner import run_job
+from chartinsight_lib.running import lease
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 CLOCK = fixed_clock(NOW)

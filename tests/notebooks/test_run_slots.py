@@ -9,8 +9,8 @@ from running import NOW, only_record, records, slots_of, until
 from sqlalchemy import text
 
 from chartinsight_lib.errors import ConfigError, RunFailed, SlotRefused
-from chartinsight_lib.outcome import Failure
 from chartinsight_lib.runner import SlotRequest, run_job
+from chartinsight_lib.running.outcome import Failure
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 SLOT = datetime(2013, 3, 4, 21, tzinfo=UTC)

@@ -9,11 +9,11 @@ import psutil
 import pytest
 from running import only_record, processes_of, records, shown, until
 
-from chartinsight_lib import warm as warm_module
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError
-from chartinsight_lib.notebook_process import RUN_ID
 from chartinsight_lib.runner import run_job
+from chartinsight_lib.running import warm as warm_module
+from chartinsight_lib.running.notebook_process import RUN_ID
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 PID = "import os, sys\nprint(os.getpid(), 'pandas' in sys.modules, sorted(name for name in dir() if not name.startswith('_')))"

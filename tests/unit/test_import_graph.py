@@ -24,7 +24,7 @@ TODAY = re.compile(
 BUILDS_AN_ENVIRONMENT = {
     "cli.database": "psql gets the user's environment, with the database's address added",
     "backup.tools": "pg_dump, pg_restore and psql get the user's environment, with the address added",
-    "job_environment": "a job's kernel gets the user's environment, with the loader's address added",
+    "running.job_environment": "a job's kernel gets the user's environment, with the loader's address added",
     "dashboard": "Voila gets a few named variables and no others",
     "simulation": "the simulator gets the user's environment, with keys of its own added",
     "db.embedded": "PostgreSQL, run as another user, gets PATH and no others",

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from chartinsight_lib.parameters import declared
+from chartinsight_lib.running.parameters import declared
 
 
 def test_parameters_can_be_read_while_another_thread_is_in_the_midst_of_it(tmp_path: Path):

@@ -6,7 +6,7 @@ from urllib.parse import quote, quote_plus, urlencode
 import pytest
 from sqlalchemy import URL
 
-from chartinsight_lib.secrecy import redact
+from chartinsight_lib.running.secrecy import redact
 
 SECRET = "canary+a/b \"c\" 'd'\\e&f=한글@g"
 SPELT = {

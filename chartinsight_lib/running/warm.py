@@ -17,8 +17,8 @@ from typing import Self
 from uuid import UUID, uuid4
 
 from chartinsight_lib.db.engine import Database
-from chartinsight_lib.job_environment import job_environment
-from chartinsight_lib.notebook_process import RUN_ID, NotebookProcess
+from chartinsight_lib.running.job_environment import job_environment
+from chartinsight_lib.running.notebook_process import RUN_ID, NotebookProcess
 from chartinsight_lib.settings import Settings
 
 _PACKAGE = Path(__file__).parent

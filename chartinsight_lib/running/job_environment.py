@@ -5,7 +5,7 @@ from uuid import UUID
 
 from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.roles import Role
-from chartinsight_lib.notebook_process import RUN_ID
+from chartinsight_lib.running.notebook_process import RUN_ID
 from chartinsight_lib.settings import PREFIX, Settings
 
 

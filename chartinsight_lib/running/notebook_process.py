@@ -32,7 +32,7 @@ class NotebookProcess:
         self.mark = environment[RUN_ID]
         self.log = log
         self._sockets = Path(tempfile.mkdtemp(prefix="ci-"))  # the kernel's, for this run alone
-        command = [sys.executable, "-m", "chartinsight_lib.papermill_child", str(self._sockets)]
+        command = [sys.executable, "-m", "chartinsight_lib.running.papermill_child", str(self._sockets)]
         try:
             with log.open("wb") as out:
                 self._child = spawn(

@@ -11,8 +11,8 @@ from time import monotonic
 
 from chartinsight_lib.errors import Fenced
 from chartinsight_lib.jobs import Job
-from chartinsight_lib.notebook_process import EXIT_S, NotebookProcess
-from chartinsight_lib.outcome import INTERRUPTED, Failure
+from chartinsight_lib.running.notebook_process import EXIT_S, NotebookProcess
+from chartinsight_lib.running.outcome import INTERRUPTED, Failure
 
 GRACE_S = 5.0
 LOOK_S = 0.25

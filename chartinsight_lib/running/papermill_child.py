@@ -1,6 +1,6 @@
 """The process that executes one notebook for `runner`: starts a kernel, reads its order from standard input, says what happens.
 
-    python -m chartinsight_lib.papermill_child SOCKETS [--warm]
+    python -m chartinsight_lib.running.papermill_child SOCKETS [--warm]
 
 The kernel is started first and papermill is imported while it comes up. With `--warm` the kernel also imports what jobs import,
 and waits: for one order, as every other. Standard output is a line of JSON for each thing that happens: the kernel is ready, a
@@ -122,7 +122,7 @@ def main() -> int:
     reports = Reports()
     kernel = Kernel(sys.argv[1])
     signal.signal(signal.SIGINT, lambda *_: kernel.interrupt())
-    from chartinsight_lib.papermill_engine import execute
+    from chartinsight_lib.running.papermill_engine import execute
 
     try:
         kernel.connect()

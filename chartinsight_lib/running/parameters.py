@@ -18,7 +18,9 @@ import yaml
 from chartinsight_lib.errors import ConfigError
 
 NAME = re.compile(r"[a-z_][a-z0-9_]*")  # papermill pastes a parameter's name into the notebook as code
-SECRET = re.compile(r"(^|_)((app|api|secret|private|access)?key|secret|password|passwd|pwd|\w*token|credentials?|auth)(_|$)")
+SECRET = re.compile(
+    r"(^|_)((app|api|secret|private|access)?key|secret|password|passwd|pwd|\w*token|credentials?|auth)(_|$)"
+)
 """Names under which nothing may be told: a parameter stands in the record, in the executed copy and in its metadata."""
 NONE: Mapping[str, str] = MappingProxyType({})
 TYPES: dict[str, tuple[type, ...]] = {
