@@ -21,7 +21,7 @@ from chartinsight_lib.running.job_environment import job_environment
 from chartinsight_lib.running.notebook_process import RUN_ID, NotebookProcess
 from chartinsight_lib.settings import Settings
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _RETRY_S = 60.0
 """A process that died before it was used is not replaced sooner: the next one would likely do the same."""
 _OLD_LOG_S = 86_400
