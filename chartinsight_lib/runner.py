@@ -139,6 +139,7 @@ class _Attempt:
     secrets: Mapping[str, str]
     number: int = 1
     shown: set[str] = field(default_factory=set)
+    given_up: bool = False
 
     @property
     def log(self) -> Path:
@@ -187,8 +188,8 @@ class _Attempt:
         if failure is not None:
             kept = f" The executed copy: {self.output}" if self.output.exists() else ""
             raise RunFailed(
-                f"{self.job.name}: {str(failure).rstrip('.')}.{kept}", temporary=failure.temporary(self.number),
-                error_class=failure.error_class, run_id=self.run_id,
+                f"{self.job.name}: {str(failure).rstrip('.')}.{kept}", error_class=failure.error_class, run_id=self.run_id,
+                temporary=failure.temporary(self.number) and not self.given_up,
             )  # fmt: skip
         return Run(self.run_id, self.output, rows)
 
@@ -240,10 +241,11 @@ class _Attempt:
                 log=str(self.log) if self.log.exists() else None, error=error,
                 error_class=failure.error_class if failure else None, error_cell=failure.cell if failure else None,
             )  # fmt: skip
-            slots.settle(
+            state = slots.settle(
                 conn, self.run_id, outcome, now=now(), reason=str(failure) if failure else None,
                 retry_after=timedelta(seconds=self.job.retry_after_s) if again else None,
             )  # fmt: skip
+            self.given_up = state == "failed"
             return rows
 
         return lease.record(write)

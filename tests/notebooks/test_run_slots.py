@@ -74,6 +74,13 @@ def test_who_is_refused_again_and_again_leaves_no_connection(database, place, lo
     assert len(refusals) == 5
 
 
+def test_the_last_try_of_a_slot_says_that_there_is_no_other(database, place, loader, notebook):
+    with pytest.raises(RunFailed, match="Unavailable") as failure:
+        run_job(database, place, notebook(UNAVAILABLE, retries=0), {}, market="US", slot=wanted())
+    assert [slot.state for slot in slots_of(loader)] == ["failed"]
+    assert failure.value.temporary is False
+
+
 def test_a_slot_needs_a_market(database, place, loader, notebook):
     with pytest.raises(ConfigError, match=r"made: a slot is one of a market\. Name the market\."):
         run_job(database, place, notebook("1"), {}, slot=wanted())
