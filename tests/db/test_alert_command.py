@@ -37,7 +37,7 @@ def test_a_rule_is_added_sees_something_and_is_removed(run, loader):
     with loader.begin() as conn:
         hold(conn, "005930", {"2026-10-13": (71_400, 71_400, 71_400, 71_400, 1, None, 1)})
     checked = run("check")
-    assert checked.output.splitlines()[-1] == "KRX: 1 new, 0 over; notices sent: none"
+    assert checked.output.splitlines()[-1] == "KRX: 1 new, 0 over; notices sent: none", checked.output
     listed = run("list").output.splitlines()
     assert listed[0] == "2026-10-13 03:00Z  KRX  info     happened 005930 name above 70,000 KRW: 71,400 KRW"
     assert listed[1].strip().startswith("rule:samsung:")

@@ -44,6 +44,8 @@ from chartinsight_lib.simulator.model import KST
 
 CHARTINSIGHT = Path(sys.executable).with_name("chartinsight")
 LOGIN = "canary_login"
+MAY_FAIL = {"status --json", "alerts check"}
+"""What is red, and whether the dead channel's turn has come again, depends on how far the schedulers got."""
 NOW = datetime(2026, 10, 12, 10, tzinfo=KST)
 SETTING = {"kiwoom_appkey", "kiwoom_secretkey", "dart_key", "radar_token"}
 JOBS = """
@@ -298,10 +300,10 @@ def test_a_canary_would_be_found_in_an_address_and_in_base64(walk, before):
 def test_nothing_that_a_command_says_holds_a_secret(walk):
     assert [hit for name, (_, said) in walk.said.items() for hit in walk.hits(name, said)] == []
     codes = {name: code for name, (code, _) in walk.said.items()}
-    # They did what they are for: the second channel is dead, Kiwoom does not answer, and two addresses are wrong.
-    wrong = {"alerts test", "alerts check", "doctor", "doctor DATABASE_URL", "run shows DATABASE_URL", "run fails"}
+    # They did what they are for: a channel is dead, Kiwoom does not answer, and two addresses are wrong.
+    wrong = {"alerts test", "doctor", "doctor DATABASE_URL", "run shows DATABASE_URL", "run fails"}
     ended = {"first scheduler": -signal.SIGKILL, "second scheduler": 130}
-    assert {name for name, code in codes.items() if code and name not in ended} - {"status --json"} == wrong, walk.said
+    assert {name for name, code in codes.items() if code and name not in ended} - MAY_FAIL == wrong, walk.said
     assert {name: codes[name] for name in ended} == ended
     assert b"hidden" in walk.said["logs --lines=0"][1]
 

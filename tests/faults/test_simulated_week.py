@@ -53,7 +53,6 @@ MORNING = ("sync_instruments", "collect_daily", "repair_gaps", "scan_radar")
 """What is run once a day, before it begins."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
-only_in_full = pytest.mark.skipif(not FULL, reason="takes ten minutes and more: WEEK=full")
 
 
 class Week:
@@ -175,42 +174,41 @@ def test_two_days_with_schedulers_killed_and_away_end_as_one_clean_load(make):
     week.check(undisturbed=False)
 
 
-@only_in_full
-@pytest.mark.parametrize("span", [EXAM_AND_SPLIT, CHRISTMAS], ids=["exam and split", "christmas"])
-def test_an_undisturbed_week_ends_as_one_clean_load(make, span):
-    week = make(span)
-    week.begin()
-    week.place.start()
-    week.first_morning()
-    week.place.speed(FAST)
-    week.place.until(lambda: week.place.now() >= span.last - timedelta(hours=11), seconds=1200)
-    week.end()
-    week.check(undisturbed=True)
+if FULL:  # ten minutes and more each
 
+    @pytest.mark.parametrize("span", [EXAM_AND_SPLIT, CHRISTMAS], ids=["exam and split", "christmas"])
+    def test_an_undisturbed_week_ends_as_one_clean_load(make, span):
+        week = make(span)
+        week.begin()
+        week.place.start()
+        week.first_morning()
+        week.place.speed(FAST)
+        week.place.until(lambda: week.place.now() >= span.last - timedelta(hours=11), seconds=1200)
+        week.end()
+        week.check(undisturbed=True)
 
-@only_in_full
-@pytest.mark.parametrize("span", [EXAM_AND_SPLIT, CHRISTMAS], ids=["exam and split", "christmas"])
-def test_a_week_with_schedulers_killed_and_away_ends_as_one_clean_load(make, span):
-    chance = seeded()
-    week = make(span)
-    place = week.place
-    week.begin()
-    place.start(3)
-    week.live(chance.uniform(2, 7))
-    place.kill(chance.choice(place.schedulers))
-    week.first_morning()
-    place.speed(FAST)
-    away = list(OFFS)
-    while (left := span.last - timedelta(hours=11) - place.now()) > timedelta(0):
-        week.live(min(chance.uniform(1, 20), max(left.total_seconds() / FAST, 0.5)))
-        if chance.random() < 0.7 and len(place.schedulers) > 1:
-            place.kill(chance.choice(place.schedulers))
-        else:
-            how_long = away.pop() if away and chance.random() < 0.5 else OFFS[0]
-            off(place, min(how_long, max(left - timedelta(hours=10), OFFS[0])))
-        place.start(3 - len(place.schedulers))
-    week.end()
-    week.check(undisturbed=False)
+    @pytest.mark.parametrize("span", [EXAM_AND_SPLIT, CHRISTMAS], ids=["exam and split", "christmas"])
+    def test_a_week_with_schedulers_killed_and_away_ends_as_one_clean_load(make, span):
+        chance = seeded()
+        week = make(span)
+        place = week.place
+        week.begin()
+        place.start(3)
+        week.live(chance.uniform(2, 7))
+        place.kill(chance.choice(place.schedulers))
+        week.first_morning()
+        place.speed(FAST)
+        away = list(OFFS)
+        while (left := span.last - timedelta(hours=11) - place.now()) > timedelta(0):
+            week.live(min(chance.uniform(1, 20), max(left.total_seconds() / FAST, 0.5)))
+            if chance.random() < 0.7 and len(place.schedulers) > 1:
+                place.kill(chance.choice(place.schedulers))
+            else:
+                how_long = away.pop() if away and chance.random() < 0.5 else OFFS[0]
+                off(place, min(how_long, max(left - timedelta(hours=10), OFFS[0])))
+            place.start(3 - len(place.schedulers))
+        week.end()
+        week.check(undisturbed=False)
 
 
 def test_a_scheduler_that_was_stopped_past_its_runs_time_writes_nothing_when_it_goes_on(make):
