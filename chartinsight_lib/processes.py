@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil  # type: ignore[import-untyped]
 
 _PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
+_this_thread = threading.local()
 
 
 def spawn(
@@ -28,11 +30,32 @@ def spawn(
 
     On Linux it gets SIGTERM when the calling thread ends, with its process or without: call it from a thread that outlives it.
     """
-    return subprocess.Popen(
-        [str(part) for part in command],
-        env=dict(env), cwd=cwd, stdin=stdin, stdout=log if stdout is None else stdout, stderr=log, start_new_session=True,
-        preexec_fn=die_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - prctl only
-    )  # fmt: skip
+    with starting():
+        return subprocess.Popen(
+            [str(part) for part in command],
+            env=dict(env), cwd=cwd, stdin=stdin, stdout=log if stdout is None else stdout, stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - prctl only
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Say that this thread starts a process: whoever handles signals is not to raise meanwhile.
+
+    Python takes locks before a fork (that of `logging` is one) and frees them after it; an exception that a signal raises there
+    is lost, and the lock stays taken for ever. One that is raised later loses the process that was started.
+    """
+    _this_thread.starts = True
+    try:
+        yield
+    finally:
+        _this_thread.starts = False
+
+
+def is_starting() -> bool:
+    """Whether this thread is about to start a process."""
+    return getattr(_this_thread, "starts", False)
 
 
 def stop_group(process: "subprocess.Popen[bytes]", *, patience_s: float = 5.0) -> None:

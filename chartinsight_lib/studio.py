@@ -28,6 +28,7 @@ from chartinsight_lib.db.roles import Role
 from chartinsight_lib.domain import MARKETS
 from chartinsight_lib.errors import ChartInsightError, ConfigError, DatabaseError, RunFailed
 from chartinsight_lib.jobs import read_jobs
+from chartinsight_lib.processes import is_starting
 from chartinsight_lib.runner import discard_unfinished, run_job
 from chartinsight_lib.scheduler import Scheduler
 from chartinsight_lib.settings import PREFIX, Settings
@@ -324,8 +325,8 @@ def _alone(home: Path) -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Make a closed terminal and `kill` end `up` as tidily as Ctrl-C does; under `nohup` a closed terminal does not.
 
-    An exception that a signal raises can be lost: in the midst of a fork, of a finaliser, of somebody's bare `except`. So the
-    signal comes again until it is obeyed, and not while it is.
+    An exception that a signal raises can be lost: in the midst of a finaliser, of somebody's bare `except`. So the signal comes
+    again until it is obeyed, and not while it is. It also waits while a process is started, see `processes.starting`.
     """
     again: list[threading.Timer] = []
 
@@ -335,6 +336,8 @@ def interruptible() -> Iterator[None]:
         again.append(threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)))
         again[-1].daemon = True
         again[-1].start()
+        if is_starting():
+            return
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -14,7 +14,7 @@ from chartinsight_lib.db.engine import Database
 from chartinsight_lib.db.layout import client_folders
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError, DatabaseError
-from chartinsight_lib.processes import die_with_parent, stop_group
+from chartinsight_lib.processes import die_with_parent, starting, stop_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,14 @@ def running(
 ) -> Iterator["Program"]:
     """Start a program, with pipes where they are asked for; it is gone at the end of the `with`, and on Linux dies with us."""
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            env=dict(environment), cwd="/", start_new_session=True, umask=0o077, stderr=said,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
-            preexec_fn=die_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - prctl only
-        )  # fmt: skip
+        with starting():
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                env=dict(environment), cwd="/", start_new_session=True, umask=0o077, stderr=said,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
+                preexec_fn=die_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - prctl only
+            )  # fmt: skip
         try:
             yield Program(Path(command[0]).name, process, said)
         finally:

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -77,3 +79,34 @@ def test_a_signal_that_was_ignored_before_stays_so_and_no_timer_is_left():
     finally:
         signal.signal(signal.SIGHUP, before)
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+FORKS = """
+import ctypes, functools, os, signal
+
+# Called first of what is done after a fork; the next is Python's own, which frees the lock of `logging`. os.kill would see to
+# the signal by itself.
+os.register_at_fork(after_in_parent=functools.partial(ctypes.CDLL(None).kill, os.getpid(), signal.SIGTERM))
+
+import logging, sys, threading, time
+from pathlib import Path
+from chartinsight_lib.processes import spawn
+from chartinsight_lib.studio import interruptible
+
+try:
+    with interruptible(), open(os.devnull, "wb") as log:
+        process = spawn([sys.executable, "-c", ""], env=os.environ, cwd=Path("/"), log=log)
+        time.sleep(20)
+except KeyboardInterrupt:
+    process.wait()
+another = threading.Thread(target=logging.getLogger("another").setLevel, args=("INFO",), daemon=True)
+another.start()
+another.join(5)
+print("it waits for ever" if another.is_alive() else "all is free")
+os._exit(0)
+"""
+
+
+def test_a_signal_in_the_midst_of_a_fork_leaves_no_lock_taken_and_no_process_lost():
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("all is free\n", "", 0)
