@@ -7,6 +7,7 @@ runs/JOB/20240805T223000Z-1a2b3c4d.part.ipynb    while it runs
 
 import json
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -43,7 +44,10 @@ def part_of(output: Path) -> Path:
 
 
 def publish(output: Path) -> None:
-    """Give the copy its name once it is whole; one that is not, is dropped."""
+    """Give the copy its name once it is whole; one that is not, is dropped.
+
+    Whoever found the run lost and whoever still runs it may do so at the same time: the first does it, for both.
+    """
     part = part_of(output)
     part.with_name(part.name + ".tmp").unlink(missing_ok=True)
     try:
@@ -53,9 +57,10 @@ def publish(output: Path) -> None:
     if not whole:
         part.unlink(missing_ok=True)
         return
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.rename(output)
+    with suppress(FileNotFoundError):
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.rename(output)
 
 
 def left_by(runs: Path, run_id: UUID) -> list[Path]:
@@ -67,5 +72,5 @@ def settle_unfinished(runs: Path, run_id: UUID) -> None:
     """Give what a run that died left its name where it is whole, and remove it where it is not."""
     for path in runs.glob(f"*/*-{run_id.hex[:8]}.part.ipynb"):
         publish(path.with_name(path.name.replace(".part.ipynb", ".ipynb")))
-    for path in runs.glob(f"*/*-{run_id.hex[:8]}.part.ipynb.tmp"):
+    for path in runs.glob(f"*/*-{run_id.hex[:8]}.*.tmp"):
         path.unlink(missing_ok=True)

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, quote_plus
+from uuid import uuid4
 
 from pydantic import SecretStr
 
@@ -46,9 +48,11 @@ def redact_file(path: Path, secrets: Mapping[str, str]) -> set[str]:
         return set()
     clean, found = redact(written, secrets)
     if found:
-        part = path.with_name(path.name + ".tmp")
+        # Two may do so at the same time. Whoever clears away what the other is writing has replaced the file before.
+        part = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
         part.write_text(clean, encoding="utf-8", errors="surrogateescape")
-        part.replace(path)
+        with suppress(FileNotFoundError):
+            part.replace(path)
     return found
 
 
