@@ -158,18 +158,18 @@ def test_two_days_with_schedulers_killed_and_away_end_as_one_clean_load(make):
     place = week.place
     week.begin()
     place.start()
-    week.live(chance.uniform(2, 7))  # in the midst of the first collection
+    week.live(chance.uniform(2, 6))  # in the midst of the first collection
     place.kill(place.schedulers[0])
     place.start(3)
     week.first_morning()
     place.speed(FAST)
-    week.live(chance.uniform(1, 5))
+    week.live(chance.uniform(0, 2))
     place.kill(chance.choice(place.schedulers))
     for how_long in OFFS:
-        week.live(chance.uniform(0, 3), runs=2)
+        week.live(chance.uniform(0, 2), runs=1)
         off(place, how_long)
         place.start(3 if how_long == OFFS[0] else 1)
-    week.live(chance.uniform(0, 3), runs=2)
+    week.live(chance.uniform(0, 2), runs=1)
     week.end()
     week.check(undisturbed=False)
 

@@ -169,7 +169,7 @@ class Place:
             assert time.monotonic() < deadline, f"it did not happen within {seconds} s.\n{self.said()}"
             ended = [process.pid for process in self.schedulers if process.poll() is not None]
             assert not ended, f"schedulers ended by themselves: {ended}\n{self.said()}"
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     def said(self) -> str:
         """What the schedulers have said."""
