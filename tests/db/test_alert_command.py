@@ -17,7 +17,8 @@ def run(database, settings, loader: Engine) -> Callable[..., Result]:
         know(conn, "005930")
         hold(conn, "005930", {"2026-10-12": (69_900, 69_900, 69_900, 69_900, 1, None, 0)})
     environment = {
-        "DATABASE_URL": database.url(Role.LOADER), "CHARTINSIGHT_HOME": str(settings.home), "CHARTINSIGHT_ALERT_URLS": "",
+        "DATABASE_URL": database.url(Role.LOADER), "CHARTINSIGHT_HOME": str(settings.home),
+        "CHARTINSIGHT_ALERT_URLS": ",",  # no channel, whatever the keyring of the machine holds
         "CHARTINSIGHT_NOW": "2026-10-13T12:00+09:00", "CHARTINSIGHT_MARKET": "KRX",
     }  # fmt: skip
     return lambda *arguments: CliRunner(env=environment).invoke(main, ["alerts", *arguments])

@@ -38,7 +38,7 @@ NOW = at(datetime(2026, 9, 18).date(), 21)  # noqa: DTZ001
 class NoKeyring(KeyringBackend):
     """A machine's keyring with nothing in it."""
 
-    priority = 1  # type: ignore[assignment]
+    priority = -1  # type: ignore[assignment]  # a class that is only defined is a candidate of every keyring
 
     def __init__(self) -> None:
         super().__init__()

@@ -63,7 +63,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 class Ring(KeyringBackend):
     """A keyring that holds one secret."""
 
-    priority = 1
+    priority = -1  # a class that is only defined is a candidate of every keyring of the process
 
     def get_password(self, service: str, username: str) -> str | None:
         return {("chartinsight", "alert_urls"): "json://ring.ed/x"}.get((service, username))
