@@ -102,7 +102,7 @@ except KeyboardInterrupt:
 another = threading.Thread(target=logging.getLogger("another").setLevel, args=("INFO",), daemon=True)
 another.start()
 another.join(5)
-print("it waits for ever" if another.is_alive() else "all is free")
+print("it waits for ever" if another.is_alive() else "all is free", flush=True)  # `_exit` flushes nothing
 os._exit(0)
 """
 
