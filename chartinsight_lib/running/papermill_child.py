@@ -30,6 +30,8 @@ _LOG = (
     "'chartinsight_lib.settings')] for logs in [__import__('importlib').import_module('chartinsight_lib.logs')]] and None"
 )
 _POLL_S = 0.01
+_END_S = 0.4
+"""So long a kernel has to end, half of it when asked and half when told."""
 T = TypeVar("T")
 
 
@@ -73,10 +75,10 @@ class Kernel:
             os.killpg(self.pid, signal.SIGINT)  # it leads a group of its own
 
     def end(self) -> None:
-        """Let it end by itself, and kill it if it does not."""
+        """Let it end by itself, and kill it if it does not at once: ipykernel often waits for its own output, and does not."""
         with suppress(Exception):  # whatever is left of it is the parent's to kill
             self._wait(self.manager.request_shutdown())
-            self._wait(self.manager.finish_shutdown(pollinterval=_POLL_S))
+            self._wait(self.manager.finish_shutdown(waittime=_END_S, pollinterval=_POLL_S))
             self._wait(self.manager.cleanup_resources())
 
     async def _ready(self) -> None:
