@@ -2,164 +2,49 @@
 
 import json
 import os
-import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psutil
 import pytest
-from backing import CLOCK, NOW, acting, bars, edit, flip
+from backing import (
+    CANARY,
+    CLOCK,
+    NOW,
+    acting,
+    bars,
+    command,
+    contents,
+    definitions,
+    edit,
+    fill,
+    flip,
+    held_up,
+    restored,
+    until,
+)
 from holding import know
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from chartinsight_lib import ledger
 from chartinsight_lib.backup import tools
-from chartinsight_lib.backup.load import load
 from chartinsight_lib.backup.make import backup, dumping_role
 from chartinsight_lib.backup.manifest import DUMP, MANIFEST, Backup, find, listed, read
-from chartinsight_lib.backup.restore import LOST, restore
 from chartinsight_lib.backup.tools import environment, find_tools, output_of
 from chartinsight_lib.backup.verify import rehearse, verify
 from chartinsight_lib.db.engine import Database, open_database
-from chartinsight_lib.db.migrate import MIGRATIONS, head, upgrade
-from chartinsight_lib.db.panel_cache import held_market
+from chartinsight_lib.db.migrate import head
 from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import ConfigError, DatabaseError, NotFound, SchemaError
 from chartinsight_lib.jobs import find_job
 from chartinsight_lib.runner import run_job
 from chartinsight_lib.settings import Settings
-
-CHARTINSIGHT = Path(sys.executable).with_name("chartinsight")
-RUN = UUID(int=7)
-NASTY = "'; DROP TABLE live.candles; -- \\ \t\n한국 \\."
-CANARY = "canary-token-5f2a"
-
-# Rows that a careless copy would change: digits, infinities, arrays, JSON, quotes, line ends, years.
-FILL = (
-    "INSERT INTO live.instruments (market, code, name, kind, currency, states, listed_on, source, run_id) VALUES "
-    "('KRX', '005930', :nasty, 'stock', 'KRW', '{halted,NULL,\"a,b\"}', '0001-01-01', 'test', :run), "
-    "('KRX', '000660', '', 'stock', 'KRW', NULL, NULL, 'test', :run)",
-    "INSERT INTO live.candles SELECT i.id, '1d', '2024-08-05 00:00+00', 0.1 + 0.2, 'Infinity', 1e-300, 1.0 / 3, "
-    "9223372036854775807, -0.0, 8, 'test', :run FROM live.instruments AS i",
-    "INSERT INTO live.watermarks VALUES ('KRX', '1d', live.next_watermark())",
-    "INSERT INTO ops.quarantine (market, code, timeframe, ts, rule, action, source, item, source_row, payload, run_id) "
-    "VALUES ('KRX', NULL, '1d', '9999-12-31 23:59:59.999999+00', 'r', 'rejected', 's', :nasty, 1, "
-    "jsonb_build_object('k', CAST(:nasty AS text)), :run)",
-    "INSERT INTO ops.tokens VALUES ('finger', CAST(:canary AS text)::bytea, now())",
-    "INSERT INTO ops.allowances SELECT 'k' || n, '2024-08-05', n FROM generate_series(1, 500) AS n",
-)
-
-
-def fill(engine: Engine) -> None:
-    with engine.begin() as conn:
-        for statement in FILL:
-            conn.execute(text(statement), {"nasty": NASTY, "run": RUN, "canary": CANARY})
-
-
-@pytest.fixture(scope="module")
-def second() -> Iterator[Database]:
-    """A second server, with the schema."""
-    home = Path(tempfile.mkdtemp(prefix="chartinsight-test-"))
-    home.chmod(0o755)
-    with open_database(Settings(home=home, _env_file=None)) as found:
-        upgrade(found)
-        yield found
-    shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture
-def target(second: Database) -> Iterator[Database]:
-    """The second server, with nothing in its tables."""
-    yield second
-    with acting(second) as conn:
-        names = conn.execute(
-            text("""
-                SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
-                WHERE schemaname IN ('live', 'ops', 'radar') AND tablename <> 'identity'
-            """)
-        ).scalar_one()
-        conn.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
-
-
-NOT_COMPARED = {"ops.tokens", "ops.identity", "live.watermarks"}
-"""What a restored database has otherwise than the one that was backed up."""
-
-
-def contents(database: Database, *leaving: str) -> dict[str, str]:
-    """{table: MD5 over its sorted rows}, by a statement that shares nothing with the product's."""
-    with acting(database) as conn:
-        names = conn.execute(
-            text("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('live', 'ops', 'radar')")
-        ).scalars()
-        return {
-            name: conn.exec_driver_sql(
-                f'SELECT md5(string_agg(t::text, chr(10) ORDER BY t::text COLLATE "C")) FROM {name} AS t'
-            ).scalar_one()
-            for name in sorted(set(names) - NOT_COMPARED - set(leaving))
-        }
-
-
-def definitions(database: Database) -> str:
-    """Everything but rows, as pg_dump writes it."""
-    command = [find_tools(0, reads=18).path("pg_dump"), "--schema-only", "--schema=live", "--schema=ops",
-               "--schema=radar", "--schema=api"]  # fmt: skip
-    done = subprocess.run(
-        command, env=environment(database, Role.OWNER), capture_output=True, text=True, check=True
-    ).stdout
-    return re.sub(r"\\(un)?restrict .*", "", done)
-
-
-def restored(target: Database, made: Backup, tmp_path: Path, **options: Any) -> Any:
-    options = {"replace": False, "aside": tmp_path / "aside", "clock": CLOCK, "say": lambda _: None} | options
-    return restore(target, made, **options)
-
-
-def until(condition: Callable[[], object], within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-@contextmanager
-def held_up(
-    database: Database, table: str = "ops.allowances", mode: str = "ACCESS EXCLUSIVE"
-) -> Iterator[Callable[[], None]]:
-    """A table is locked within the `with`; gives what waits until pg_dump (or psql) stands in front of it."""
-    engine = database.engine(Role.OWNER)
-    with engine.begin() as conn, engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
-        conn.exec_driver_sql(f"LOCK TABLE {table} IN {mode} MODE")
-
-        def waiting() -> bool:
-            return bool(
-                watching.exec_driver_sql(
-                    "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) "
-                    "WHERE NOT l.granted AND a.application_name IN ('pg_dump', 'psql')"
-                ).scalar_one()
-            )
-
-        yield lambda: until(waiting)
-    engine.dispose()
-
-
-def command(settings: Settings, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [CHARTINSIGHT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
-        env={**os.environ, "CHARTINSIGHT_HOME": str(settings.home)}, **options,
-    )  # fmt: skip
-
 
 # What is backed up, and comes back.
 
@@ -424,167 +309,6 @@ def test_a_rehearsal_restores_on_a_server_of_its_own_and_leaves_nothing(database
     with pytest.raises(DatabaseError, match="live.candles has 2 rows"):
         rehearse(read(made.path))
     shutil.rmtree(place)
-
-
-# Restoring.
-
-
-def test_a_database_that_holds_something_is_replaced_only_when_told_and_put_aside_first(
-    database, loader, target, tmp_path
-):
-    fill(loader)
-    made = backup(database, tmp_path, CLOCK)
-    with acting(target, Role.LOADER) as conn:
-        know(conn, "035720")
-        before = made
-    earlier = contents(target)
-    with pytest.raises(ConfigError, match=r"holds rows in .*live.instruments.* With --replace"):
-        restored(target, before, tmp_path)
-    assert contents(target) == earlier
-    done = restored(target, before, tmp_path, replace=True)
-    assert contents(target) == contents(database)
-    # Nothing is lost: what was there comes back from where it was put.
-    assert done.aside.path.parent == tmp_path / "aside"
-    restored(target, done.aside, tmp_path, replace=True)
-    assert contents(target) == earlier
-
-
-def test_nothing_is_restored_while_a_job_runs(database, loader, target, tmp_path):
-    made = backup(database, tmp_path, CLOCK)
-    with acting(target, Role.LOADER) as conn:
-        ledger.begin(conn, run_id=uuid4(), job="collect_daily", parameters={}, clock=CLOCK)
-    before = contents(target)
-    with pytest.raises(ConfigError, match="collect_daily is running"):
-        restored(target, made, tmp_path, replace=True)
-    with pytest.raises(DatabaseError, match=r"nothing was changed.*a job is running"):  # it began after the look
-        load(target, made)
-    assert contents(target) == before
-
-
-def test_a_restore_that_is_killed_half_way_has_changed_nothing(database, loader, settings, tmp_path):
-    fill(loader)
-    made = backup(database, tmp_path, CLOCK)
-    with loader.begin() as conn:
-        conn.execute(text("UPDATE live.instruments SET name = 'later'"))
-    before = contents(database)
-    with held_up(database, "radar.snapshot", "ACCESS SHARE") as waits:  # somebody reads: what only reads goes past
-        running = command(settings, "db", "restore", made.path, "--replace", "--to", tmp_path)
-        waits()
-        running.send_signal(signal.SIGKILL)
-        running.wait()
-    until(lambda: not psutil.pid_exists(running.pid))
-    assert contents(database) == before
-
-
-def test_views_of_others_are_not_dropped_by_the_way(database, loader, target, tmp_path):
-    made = backup(database, tmp_path, CLOCK)
-    with acting(target) as conn:
-        conn.execute(text("CREATE VIEW public.mine AS SELECT count(*) FROM live.candles"))
-    with pytest.raises(ConfigError, match=r"public.mine read our tables"):
-        restored(target, made, tmp_path)
-    with acting(target) as conn:
-        assert conn.execute(text("SELECT count FROM public.mine")).scalar_one() == 0
-        conn.execute(text("DROP VIEW public.mine"))
-
-
-def test_a_backup_of_a_newer_program_is_refused(database, loader, target, tmp_path):
-    made = backup(database, tmp_path, CLOCK)
-    edit(made.path / MANIFEST, lambda told: told.update(schema_version="9999"))
-    with pytest.raises(ConfigError, match=r"schema 9999, newer than this program's"):
-        restored(target, read(made.path), tmp_path)
-
-
-def migrated_to(database: Database, version: str) -> None:
-    from alembic import command as alembic
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with acting(database) as conn:
-        config.attributes["connection"] = conn
-        alembic.upgrade(config, version)
-
-
-def test_a_backup_of_an_older_schema_is_restored_and_brought_up_to_date(target, empty_home, tmp_path):
-    with open_database(Settings(home=empty_home, _env_file=None)) as old:
-        migrated_to(old, "0006")
-        with acting(old, Role.LOADER) as conn:
-            for statement in FILL:
-                conn.execute(text(statement), {"nasty": NASTY, "run": RUN, "canary": CANARY})
-            conn.execute(
-                text(
-                    "INSERT INTO ops.runs (run_id, job, parameters, state, started_at, code_version, host) "
-                    "VALUES (:run, 'collect_daily', '{}', 'running', '2024-08-05', '0', 'h')"
-                ),
-                {"run": RUN},
-            )
-        made = backup(old, tmp_path, CLOCK)
-        held = contents(old, "ops.runs")
-    assert made.manifest.schema_version == "0006"
-    done = restored(target, made, tmp_path)
-    assert (done.version, done.lost) == (head(), 1)
-    now = contents(target, "ops.runs")
-    assert {name: now[name] for name in held} == held
-    assert len(now) > len(held)
-    with acting(target, Role.READER) as conn:
-        row = conn.execute(text("SELECT state, error, finished_at, attempt FROM api.runs")).one()
-        assert row == ("lost", LOST, NOW, 1)
-        assert conn.execute(text("SELECT count(*) FROM api.slots")).scalar_one() == 0
-
-
-def test_a_run_that_was_under_way_is_lost_and_its_slot_is_tried_again(database, loader, target, tmp_path):
-    slot = datetime(2026, 11, 25, 3, tzinfo=UTC)
-    with loader.begin() as conn:
-        ledger.begin(conn, run_id=RUN, job="collect_daily", parameters={}, clock=CLOCK)
-        conn.execute(
-            text(
-                "INSERT INTO ops.slots (job, market, slot, day, state, run_id, attempts, claimed_by, changed_at) "
-                "VALUES ('collect_daily', 'KRX', :slot, '2026-11-25', 'running', :run, 1, 'me', :slot)"
-            ),
-            {"slot": slot, "run": RUN},
-        )
-    done = restored(target, backup(database, tmp_path, CLOCK), tmp_path)
-    assert done.lost == 1
-    with acting(target) as conn:
-        assert conn.execute(text("SELECT state, error_class FROM ops.runs")).one() == ("lost", "Lost")
-        assert conn.execute(text("SELECT state, next_try, reason FROM ops.slots")).one() == ("retrying", NOW, LOST)
-
-
-def test_a_copy_of_bars_of_before_is_not_believed_after_a_restore(database, loader, tmp_path):
-    cache = tmp_path / "cache"
-
-    def closes() -> list[float]:
-        with loader.connect() as conn:
-            return held_market(conn, "KRX", "1d", cache).bars.columns["close"].tolist()
-
-    def versions() -> tuple[str, int]:
-        with loader.connect() as conn:
-            return tuple(
-                conn.execute(text("SELECT i.id, w.version FROM ops.identity AS i, live.watermarks AS w")).one()
-            )
-
-    def say(close: float) -> None:
-        with loader.begin() as conn:
-            bars(conn, "005930", {"2024-08-05": (close, close, close, close, 1, 1, 8)})
-
-    with loader.begin() as conn:
-        know(conn, "005930")
-    say(100)
-    assert closes() == [100]
-    made, first = backup(database, tmp_path, CLOCK), versions()
-    say(200)
-    assert closes() == [200]
-    second = versions()
-    copies = {path: path.read_bytes() for path in cache.iterdir()}
-    assert len(copies) == 1
-    restored(database, made, tmp_path, replace=True)
-    third = versions()
-    assert third[0] not in {first[0], second[0]}
-    assert third[1] >> 20 > second[1] >> 20 > first[1] >> 20  # the numbers of the time that is undone do not come again
-    assert closes() == [100]
-    for path, content in copies.items():
-        path.write_bytes(content)
-    assert closes() == [100]
 
 
 # The commands.
