@@ -7,7 +7,7 @@ belongs to a process that died or hangs; `reap` says so, and from then on `fence
 import getpass
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -238,6 +238,15 @@ def reap(conn: Connection, clock: Clock) -> list[UUID]:
             slots.settle(conn, run_id, slots.Outcome.LOST, reason=reason, now=clock())
             lost.append(run_id)
     return lost
+
+
+def ended(conn: Connection, short_ids: Iterable[str]) -> list[UUID]:
+    """Return the runs that do not run any more, of those whose ids begin with some eight digits."""
+    rows = conn.execute(
+        text("SELECT run_id FROM ops.runs WHERE state <> 'running' AND left(run_id::text, 8) = ANY(:short_ids)"),
+        {"short_ids": sorted(short_ids)},
+    )
+    return list(rows.scalars())
 
 
 @contextmanager

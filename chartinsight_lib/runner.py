@@ -34,7 +34,7 @@ from chartinsight_lib.running.watch import GRACE_S, Watch
 from chartinsight_lib.settings import Settings
 
 __all__ = [
-    "Run", "SlotRequest", "Warm", "check_parameters", "declared", "discard_unfinished", "parse_parameters", "run_job",
+    "Run", "SlotRequest", "Warm", "check_parameters", "declared", "give_up_lost", "parse_parameters", "run_job",
 ]  # fmt: skip
 
 MARGIN_S = GRACE_S + 2 * EXIT_S + PATIENCE_S + 30
@@ -116,14 +116,23 @@ def run_job(
         pool.dispose()
 
 
-def discard_unfinished(database: Database, settings: Settings, run_id: UUID) -> None:
-    """End what is left on this machine of a run that counts as lost, and keep what is whole of its executed copy; what that
-    showed of a secret is taken out, as whoever ran it would have done."""
-    kill_marked(RUN_ID, str(run_id))
+def give_up_lost(database: Database, settings: Settings) -> list[UUID]:
+    """Say of runs whose process died, or had its time, that they are lost; return them.
+
+    What is left of one on this machine is ended, and what is whole of its executed copy kept; what that showed of a secret is
+    taken out, as whoever ran it would have done. So is that of earlier ones, over which somebody may have been killed.
+    """
+    with database.transaction(Role.LOADER) as conn:
+        lost = ledger.reap(conn, settings.clock)
+        left = executed_copy.unfinished(settings.runs)
+        left_over = ledger.ended(conn, left) if left else []
     secrets = secrets_of(settings, database)
-    for path in executed_copy.left_by(settings.runs, run_id):
-        redact_file(path, secrets)
-    executed_copy.settle_unfinished(settings.runs, run_id)
+    for run_id in {*lost, *left_over}:
+        kill_marked(RUN_ID, str(run_id))
+        for path in executed_copy.left_by(settings.runs, run_id):
+            redact_file(path, secrets)
+        executed_copy.settle_unfinished(settings.runs, run_id)
+    return lost
 
 
 @dataclass(slots=True)

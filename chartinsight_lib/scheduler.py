@@ -28,7 +28,7 @@ from chartinsight_lib.db.roles import Role
 from chartinsight_lib.due import Due, Passed, Waiting, due, lacks, parameters, waits_for
 from chartinsight_lib.errors import BeyondHorizon, DatabaseError, Fenced, RunFailed, SlotRefused
 from chartinsight_lib.jobs import read_list
-from chartinsight_lib.runner import Run, SlotRequest, Warm, declared, discard_unfinished, run_job
+from chartinsight_lib.runner import Run, SlotRequest, Warm, declared, give_up_lost, run_job
 from chartinsight_lib.settings import Settings
 from chartinsight_lib.sources import LIVE
 
@@ -154,12 +154,8 @@ class Scheduler:
 
     def _tidy(self) -> None:
         if self._ticks.due("reap", REAP_S):
-            with self._engine.begin() as conn:
-                lost = ledger.reap(conn, self._settings.clock)
-            for run_id in lost:
-                discard_unfinished(self._database, self._settings, run_id)
+            for run_id in give_up_lost(self._database, self._settings):
                 self._say(f"  run {run_id.hex[:8]} was cut off; its record says so, and its slot is tried again")
-
         if self._ticks.due("beat", BEAT_S):
             with self._engine.begin() as conn:
                 heartbeat.beat(conn, name=self.name, market=self._market, running=len(self._running))

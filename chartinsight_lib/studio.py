@@ -29,7 +29,7 @@ from chartinsight_lib.domain import MARKETS
 from chartinsight_lib.errors import ChartInsightError, ConfigError, DatabaseError, RunFailed
 from chartinsight_lib.jobs import read_jobs
 from chartinsight_lib.processes import is_starting
-from chartinsight_lib.runner import discard_unfinished, run_job
+from chartinsight_lib.runner import give_up_lost, run_job
 from chartinsight_lib.scheduler import Scheduler
 from chartinsight_lib.settings import PREFIX, Settings
 from chartinsight_lib.simulation import SPEED, simulated_market
@@ -136,7 +136,7 @@ def run_pipeline(database: Database, settings: Settings, options: Options, marke
             parameters |= {"last_day": options.last_day} if job.name in {"collect_daily", "repair_gaps"} else {}
         started = time.monotonic()
         try:
-            run = run_job(database, settings, job, parameters)
+            run = run_job(database, settings, job, parameters, engine="up")
         except RunFailed as error:
             if job.name == "scan_radar" or not newest_day(database, market):
                 raise
@@ -169,7 +169,7 @@ def prepared(settings: Settings, say: Say, *, migrate: bool = False, writes: boo
     started = time.monotonic()
     with _answering(), open_database(settings) as database:
         version = upgrade(database) if migrate or database.embedded else check_schema(database)
-        lost = _close_lost_runs(database, settings) if writes else 0
+        lost = len(give_up_lost(database, settings)) if writes else 0
         where = f"embedded, port {database.embedded.port}" if database.embedded else "DATABASE_URL"
         say(f"  {'database':<17} {time.monotonic() - started:4.1f} s  tradesmart ({where}), schema {version}")
         if lost:
@@ -185,14 +185,6 @@ def _answering() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         cause = str(error.orig).strip().partition("\n")[0]
         raise DatabaseError(f"database: it went away: {cause}. Start it, or wait for it, and try again.") from error
-
-
-def _close_lost_runs(database: Database, settings: Settings) -> int:
-    with database.transaction(Role.LOADER) as conn:
-        lost = ledger.reap(conn, settings.clock)
-    for run_id in lost:
-        discard_unfinished(database, settings, run_id)
-    return len(lost)
 
 
 @contextmanager

@@ -68,6 +68,11 @@ def left_by(runs: Path, run_id: UUID) -> list[Path]:
     return [path for path in runs.glob(f"*/*-{run_id.hex[:8]}.*") if path.suffix in {".ipynb", ".log"}]
 
 
+def unfinished(runs: Path) -> set[str]:
+    """Return the first eight digits of the runs whose copies are still being written, or were never settled."""
+    return {path.name.removesuffix(".part.ipynb")[-8:] for path in runs.glob("*/*.part.ipynb")}
+
+
 def settle_unfinished(runs: Path, run_id: UUID) -> None:
     """Give what a run that died left its name where it is whole, and remove it where it is not."""
     for path in runs.glob(f"*/*-{run_id.hex[:8]}.part.ipynb"):

